@@ -1,0 +1,96 @@
+//! Agents: what turns a session's messages into a stream of deltas.
+//!
+//! An agent knows no topic, no session store and no connection. It is handed a [`Context`], and answers with a stream
+//! that the caller pulls; dropping that stream drops the agent's work at once, requests included. Its one invariant:
+//! a stream ends with [`Output::Done`] or with an `Err`; one that just ends was cut, and its turn fails.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::model::{Part, PartKind, Person, Role, TurnError};
+
+/// What an agent is asked to answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Context {
+    /// The session's id.
+    pub session: String,
+    /// The session's title.
+    pub title: Option<String>,
+    /// The turn that asks.
+    pub turn: TurnContext,
+    /// The messages to answer, oldest first, the prompt last.
+    pub messages: Vec<ContextMessage>,
+}
+
+/// The turn that asks.
+#[derive(Debug, Clone, Serialize)]
+pub struct TurnContext {
+    /// Its id.
+    pub id: String,
+    /// The name under which the agent was chosen.
+    pub agent: String,
+    /// 1, and one more for each retry of the prompt.
+    pub attempt: u32,
+    /// Who asked.
+    pub by: Person,
+}
+
+/// One message of a [`Context`].
+#[derive(Debug, Clone, Serialize)]
+pub struct ContextMessage {
+    /// Its id.
+    pub id: String,
+    /// On whose behalf it speaks.
+    pub role: Role,
+    /// Who said it.
+    pub author: Option<Person>,
+    /// What it says.
+    pub parts: Vec<Part>,
+    /// Whether it is an answer that was cut before its end.
+    pub partial: bool,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone)]
+pub struct Delta {
+    /// The part that it belongs to: an index from 0; a new part takes the next number.
+    pub part: u32,
+    /// What that part holds.
+    pub kind: PartKind,
+    /// Text to append to the part's text.
+    pub text: Option<String>,
+    /// A value that replaces the part's value.
+    pub value: Option<Box<RawValue>>,
+}
+
+/// What an agent's stream yields.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// A piece of the answer.
+    Delta(Delta),
+    /// The answer is whole. Nothing after it is read.
+    Done {
+        /// What the answer cost, as the agent tells it.
+        usage: Option<Box<RawValue>>,
+    },
+}
+
+/// An answer as it is made.
+pub type Answer = BoxStream<'static, Result<Output, TurnError>>;
+
+/// Turns messages into answers. One value serves all turns.
+#[async_trait]
+pub trait Agent: Send + Sync + 'static {
+    /// Starts an answer. Dropping the future or the stream stops the work at once.
+    ///
+    /// # Errors
+    /// A set-up failure (refused, bad key, unknown model), as the turn's error will show it.
+    async fn answer(&self, context: Context) -> Result<Answer, TurnError>;
+
+    /// How many messages its context should have at most, the newest ones; the prompt is always among them.
+    fn max_messages(&self) -> usize {
+        10_000
+    }
+}

@@ -1,0 +1,1 @@
+//! Rejoin's channels.
