@@ -50,9 +50,7 @@ pub fn short() -> String {
 /// Whether `id` may name a session: 1–128 characters of `A–Z a–z 0–9 _ . : -`.
 pub fn is_session_id(id: &str) -> bool {
     (1..=128).contains(&id.len())
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
 }
 
 /// What a person is told about a session id that [`is_session_id`] refuses.

@@ -9,7 +9,8 @@ use futures::stream::BoxStream;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::{Part, PartKind, Person, Role, TurnError};
+pub use crate::model::fold::Delta;
+use crate::model::{Part, Person, Role, TurnError};
 
 /// What an agent is asked to answer.
 #[derive(Debug, Clone, Serialize)]
@@ -50,19 +51,6 @@ pub struct ContextMessage {
     pub parts: Vec<Part>,
     /// Whether it is an answer that was cut before its end.
     pub partial: bool,
-}
-
-/// A piece of an answer.
-#[derive(Debug, Clone)]
-pub struct Delta {
-    /// The part that it belongs to: an index from 0; a new part takes the next number.
-    pub part: u32,
-    /// What that part holds.
-    pub kind: PartKind,
-    /// Text to append to the part's text.
-    pub text: Option<String>,
-    /// A value that replaces the part's value.
-    pub value: Option<Box<RawValue>>,
 }
 
 /// What an agent's stream yields.

@@ -17,10 +17,7 @@ pub struct Person {
 impl Person {
     /// The author of an agent's answers.
     pub fn agent(name: &str) -> Self {
-        Self {
-            id: format!("agent:{name}"),
-            name: name.to_owned(),
-        }
+        Self { id: format!("agent:{name}"), name: name.to_owned() }
     }
 }
 
@@ -85,11 +82,7 @@ pub struct Part {
 impl Part {
     /// A part of plain text.
     pub fn text(text: impl Into<String>) -> Self {
-        Self {
-            kind: PartKind::Text,
-            text: Some(text.into()),
-            value: None,
-        }
+        Self { kind: PartKind::Text, text: Some(text.into()), value: None }
     }
 
     /// Bytes of content, for limits.
@@ -137,9 +130,5 @@ impl Message {
 
 /// The plain text of `parts`, one after another.
 pub fn plain_text(parts: &[Part]) -> String {
-    parts
-        .iter()
-        .filter(|part| part.kind == PartKind::Text)
-        .filter_map(|part| part.text.as_deref())
-        .collect()
+    parts.iter().filter(|part| part.kind == PartKind::Text).filter_map(|part| part.text.as_deref()).collect()
 }

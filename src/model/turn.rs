@@ -74,9 +74,7 @@ impl EndReason {
 
     /// The reason of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::User, Self::OwnerGone, Self::Shutdown, Self::Superseded]
-            .into_iter()
-            .find(|reason| reason.name() == name)
+        [Self::User, Self::OwnerGone, Self::Shutdown, Self::Superseded].into_iter().find(|reason| reason.name() == name)
     }
 }
 
@@ -144,9 +142,7 @@ impl NodeState {
 
     /// The state of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Live, Self::Draining, Self::Dead]
-            .into_iter()
-            .find(|state| state.name() == name)
+        [Self::Live, Self::Draining, Self::Dead].into_iter().find(|state| state.name() == name)
     }
 }
 
