@@ -110,7 +110,7 @@ impl TurnError {
 }
 
 /// A node's life, as a running turn names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The label that an operator gave it; never an identity.
     pub node: String,
@@ -161,8 +161,8 @@ pub struct Node {
     pub exclusive: bool,
 }
 
-/// One answer of an agent, from its acceptance to its end: the whole row.
-#[derive(Debug, Clone)]
+/// One answer of an agent, from its acceptance to its end: the whole row, also as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Turn {
     /// A UUID.
     pub id: String,
@@ -198,6 +198,8 @@ pub struct Turn {
     pub started_seq: Option<u64>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// The seq of its terminal event.
+    pub ended_seq: Option<u64>,
     /// Why it was cancelled.
     pub reason: Option<EndReason>,
     /// Why it failed.

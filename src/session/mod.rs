@@ -1,1 +1,277 @@
-//! Sessions.
+//! Sessions: the durable log, the turns that answer it, and the lease under which this node owns its turns.
+//!
+//! Knows no connection, no frame and no presence: a channel or an HTTP handler asks it, and what it appends it
+//! publishes on the session's topic. Its invariant is the whole product's: a turn that the store shows as running is
+//! run by a live owner, or is being ended, once, with what it streamed.
+
+mod error;
+mod lease;
+mod judge;
+mod log;
+mod owner;
+mod recovery;
+mod requests;
+mod snapshot;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    error::Error,
+    requests::{CancelAnswer, Parts, RetryAnswer, Send, SendAnswer, Update},
+    snapshot::{History, Joined, Page, Summary},
+};
+use self::{judge::Judge, log::Log, owner::Runners};
+use crate::{
+    agent::Registry,
+    ids::{self, Incarnation},
+    model::{
+        Node, Owner, Turn,
+        machine::{Applied, Op},
+        turn::Liveness,
+    },
+    pubsub::PubSub,
+    store::{self, Item, NewNode, Store},
+};
+
+/// How sessions behave; see the server's options of the same names.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The label of this node.
+    pub node_name: String,
+    /// The operator's promise that the label is never used twice at once.
+    pub exclusive_node_name: bool,
+    /// How long a lease lasts.
+    pub lease_ttl: Duration,
+    /// How often it is renewed.
+    pub lease_renew: Duration,
+    /// How long deltas of one turn are gathered into one event; zero leaves each alone.
+    pub delta_window: Duration,
+    /// How many turns of one session may wait.
+    pub max_queue: usize,
+    /// How long an agent may be silent.
+    pub agent_idle_timeout: Duration,
+    /// How long a turn may take.
+    pub turn_timeout: Duration,
+    /// How large an answer may become, in bytes.
+    pub max_message_bytes: usize,
+}
+
+/// Who is told when a turn begins and ends to run on this node: presence shows it.
+pub trait TurnObserver: std::marker::Send + Sync + 'static {
+    /// A turn runs here now.
+    fn started(&self, session: &str, turn: &Turn);
+    /// It runs here no more.
+    fn ended(&self, session: &str, turn: &Turn);
+    /// This node goes on under a new incarnation: whatever others took from it must be told anew.
+    fn returned(&self, incarnation: &Incarnation);
+}
+
+/// The topic of a session.
+pub fn topic_of(session: &str) -> String {
+    format!("session:{session}")
+}
+
+/// All sessions, as this node sees them. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    pubsub: PubSub,
+    agents: Registry,
+    observer: Arc<dyn TurnObserver>,
+    options: Options,
+    log: Log,
+    runners: Runners,
+    judge: Mutex<Judge>,
+    seen: RwLock<Seen>,
+    draining: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What the last renewal showed.
+#[derive(Debug, Clone)]
+struct Seen {
+    owner: Owner,
+    nodes: Vec<Node>,
+    /// When the last renewal that succeeded was answered.
+    renewed: Instant,
+    /// Whether the newest try succeeded.
+    current: bool,
+    history: String,
+}
+
+/// What this node knows of one node.
+#[derive(Debug, Clone)]
+pub struct NodeView {
+    /// The row, as the last renewal read it.
+    pub node: Node,
+    /// How long the beat that it has now has been seen.
+    pub still_for: Duration,
+    /// Whether it is this node.
+    pub own: bool,
+}
+
+impl Sessions {
+    /// Registers this node, ends what its dead predecessors left running, and begins to renew the lease. When this
+    /// returns, no session shows a turn whose owner is proved dead.
+    ///
+    /// # Errors
+    /// Whatever keeps the store from being written.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        pubsub: PubSub,
+        agents: Registry,
+        observer: Arc<dyn TurnObserver>,
+        options: Options,
+    ) -> store::Result<Self> {
+        let owner = Owner { node: options.node_name.clone(), incarnation: Incarnation::mint() };
+        store.start_node(new_node(&owner, &options, true)).await?;
+        let first = store.renew(&owner.incarnation, ids::beat()).await?;
+        let tasks = TaskTracker::new();
+        let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| {
+            let weak = weak.clone();
+            let on_started = Box::new(move |session: &Arc<str>, turn: Turn| {
+                if let Some(inner) = weak.upgrade() {
+                    inner.run(session.clone(), turn);
+                }
+            });
+            let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started);
+            tasks.spawn(task);
+            Inner {
+                store,
+                pubsub,
+                agents,
+                observer,
+                log,
+                runners: Runners::default(),
+                judge: Mutex::new(Judge::new(options.lease_renew)),
+                seen: RwLock::new(Seen {
+                    owner,
+                    nodes: first.nodes,
+                    renewed: Instant::now(),
+                    current: true,
+                    history: first.history,
+                }),
+                options,
+                draining: AtomicBool::new(false),
+                tasks,
+                stop: CancellationToken::new(),
+            }
+        });
+        inner.recover_everything().await?;
+        inner.tasks.spawn(lease::keep(inner.clone()));
+        inner.tasks.spawn(recovery::compact(inner.clone()));
+        Ok(Self { inner })
+    }
+
+    /// This node, as it is known to others at this moment.
+    pub fn owner(&self) -> Owner {
+        self.inner.owner()
+    }
+
+    /// Every node, as the last renewal read it.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.inner.nodes()
+    }
+
+    /// Whether the store answered the newest renewal and this node may take turns.
+    pub fn is_ready(&self) -> bool {
+        let seen = self.inner.seen();
+        seen.current && !self.is_draining() && seen.renewed.elapsed() < self.inner.options.lease_ttl
+    }
+
+    /// Whether the shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// How many turns run here.
+    pub fn running(&self) -> usize {
+        self.inner.runners.len()
+    }
+
+    /// The sessions in which turns run here.
+    pub fn running_sessions(&self) -> Vec<Arc<str>> {
+        self.inner.runners.sessions()
+    }
+
+    /// The first step of a shutdown: no new turns start here. Running ones go on.
+    pub async fn drain(&self) {
+        self.inner.drain().await;
+    }
+
+    /// The last step: waits until nothing runs here or `patience` is over, cancels the rest as `shutdown` (T8), sets
+    /// the node's own tombstone and ends every task. Bounded by `patience` and a few seconds.
+    pub async fn shut_down(&self, patience: Duration) {
+        self.inner.shut_down(patience).await;
+    }
+}
+
+fn new_node(owner: &Owner, options: &Options, process_start: bool) -> NewNode {
+    NewNode {
+        owner: owner.clone(),
+        beat: ids::beat(),
+        lease_ttl_ms: u64::try_from(options.lease_ttl.as_millis()).unwrap_or(u64::MAX),
+        exclusive: options.exclusive_node_name,
+        process_start,
+    }
+}
+
+impl Inner {
+    fn seen(&self) -> Seen {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn owner(&self) -> Owner {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).owner.clone()
+    }
+
+    fn set_seen(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn judge<T>(&self, look: impl FnOnce(&mut Judge) -> T) -> T {
+        look(&mut self.judge.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a turn's owner is seen moving at this moment.
+    fn liveness(&self, turn: &Turn) -> Liveness {
+        let Some(owner) = &turn.owner else { return Liveness::Alive };
+        self.judge(|judge| judge.liveness(&owner.incarnation, Instant::now()))
+    }
+
+    fn nodes(&self) -> Vec<NodeView> {
+        let seen = self.seen();
+        let now = Instant::now();
+        let view = |node: Node| {
+            let own = node.owner.incarnation == seen.owner.incarnation;
+            let still = self.judge(|judge| judge.still_for(&node.owner.incarnation, now));
+            let still_for = if own { seen.renewed.elapsed() } else { still.unwrap_or_default() };
+            NodeView { node, still_for, own }
+        };
+        seen.nodes.into_iter().map(view).collect()
+    }
+
+    /// An item that may start turns here, unless the node is leaving.
+    fn item(&self, session: &Arc<str>, op: Op) -> Item {
+        let node = (!self.draining.load(Ordering::Acquire)).then(|| self.owner());
+        Item { session: session.clone(), node, op }
+    }
+
+    /// Writes an item and waits; what refused or prevented it becomes the answer's error.
+    async fn write(&self, session: &Arc<str>, op: Op) -> Result<Applied, Error> {
+        self.log.write(self.item(session, op)).await.map_err(Error::from)?.map_err(Error::from)
+    }
+}

@@ -1,0 +1,234 @@
+//! The log: every write of every session goes through one task that commits many of them in one transaction.
+//!
+//! Commit, then publish (L2): what has a seq leaves only after its transaction is known to be committed, in the order
+//! of its seqs, since one task publishes it. No timer: a batch forms while the one before is committed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    model::{
+        EventKind, Turn,
+        machine::{Applied, Refused},
+    },
+    protocol::{Broadcast, Payload},
+    pubsub::{Kind, PubSub, Published},
+    session::topic_of,
+    store::{self, Appended, Committed, Item, Store},
+};
+
+/// Why a write has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotWritten {
+    /// The store is away; whether it was written is open. The same item may be written again.
+    #[error("the store is not available")]
+    Unavailable,
+    /// The store refuses the content; it was not written.
+    #[error("the store refuses the content")]
+    Content,
+}
+
+/// What an item did, or why it changed nothing, or why nobody knows.
+pub(super) type Outcome = Result<Result<Applied, Refused>, NotWritten>;
+
+/// Called with each turn that a commit gave to this node, before anybody learns of it.
+pub(super) type OnStarted = Box<dyn Fn(&Arc<str>, Turn) + Send + Sync>;
+
+struct Entry {
+    item: Item,
+    /// Nothing, where nobody wants to know.
+    reply: Option<oneshot::Sender<Outcome>>,
+}
+
+impl Entry {
+    fn is_wanted(&self) -> bool {
+        self.reply.as_ref().is_none_or(|reply| !reply.is_closed())
+    }
+}
+
+/// The way into the log. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Log {
+    inbox: mpsc::Sender<Entry>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Sessions of the batch that is being committed: what it starts has no runner yet (I21).
+    in_flight: Mutex<HashSet<Arc<str>>>,
+    /// Who waits for the end of a turn.
+    waiters: Mutex<HashMap<String, Vec<oneshot::Sender<()>>>>,
+}
+
+/// Items that wait for the batch before them; a caller whose item does not fit waits.
+const INBOX: usize = 4_096;
+/// Items that one transaction takes at most.
+const BATCH: usize = 512;
+
+impl Log {
+    /// Starts the task. It ends when every handle is gone.
+    pub(super) fn start(
+        store: Arc<dyn Store>,
+        pubsub: PubSub,
+        on_started: OnStarted,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (inbox, receiver) = mpsc::channel(INBOX);
+        let shared = Arc::<Shared>::default();
+        let task = Task { store, pubsub, on_started, shared: shared.clone() };
+        (Self { inbox, shared }, task.run(receiver))
+    }
+
+    /// Hands an item to the next batch, waiting while the inbox is full. The order of these calls is the order in
+    /// which items take effect; the answer may be awaited later. Dropping it does not undo the item.
+    pub(super) async fn submit(&self, item: Item) -> Pending {
+        let (reply, answer) = oneshot::channel();
+        // A closed log drops the item and with it the reply: the answer says that it was not written.
+        let _closed = self.inbox.send(Entry { item, reply: Some(reply) }).await;
+        Pending(answer)
+    }
+
+    /// Hands an item over that nobody waits for. It is dropped when the inbox is full: whoever posts looks again.
+    pub(super) fn post(&self, item: Item) {
+        let _full = self.inbox.try_send(Entry { item, reply: None });
+    }
+
+    /// Writes an item and waits for its answer.
+    pub(super) async fn write(&self, item: Item) -> Outcome {
+        self.submit(item).await.answer().await
+    }
+
+    /// Whether a batch with items of this session is being committed at this moment.
+    pub(super) fn is_in_flight(&self, session: &str) -> bool {
+        lock(&self.shared.in_flight).contains(session)
+    }
+
+    /// A future that is ready when a turn's terminal event has been committed here after this call.
+    pub(super) fn end_of(&self, turn_id: &str) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiters = lock(&self.shared.waiters);
+        let all = waiters.entry(turn_id.to_owned()).or_default();
+        all.retain(|waiter| !waiter.is_closed());
+        all.push(sender);
+        receiver
+    }
+}
+
+/// An item on its way.
+pub(super) struct Pending(oneshot::Receiver<Outcome>);
+
+impl Pending {
+    /// Its answer. Dropping this future does not undo the item.
+    pub(super) async fn answer(self) -> Outcome {
+        self.0.await.unwrap_or(Err(NotWritten::Unavailable))
+    }
+}
+
+struct Task {
+    store: Arc<dyn Store>,
+    pubsub: PubSub,
+    on_started: OnStarted,
+    shared: Arc<Shared>,
+}
+
+impl Task {
+    async fn run(self, mut inbox: mpsc::Receiver<Entry>) {
+        let mut entries = Vec::with_capacity(BATCH);
+        while inbox.recv_many(&mut entries, BATCH).await > 0 {
+            // Whoever gave up before the item was begun is told nothing and nothing is written for them.
+            let (items, replies): (Vec<_>, Vec<_>) =
+                entries.drain(..).filter(Entry::is_wanted).map(|entry| (entry.item, entry.reply)).unzip();
+            if !items.is_empty() {
+                self.batch(items, replies).await;
+            }
+        }
+    }
+
+    async fn batch(&self, items: Vec<Item>, replies: Vec<Option<oneshot::Sender<Outcome>>>) {
+        *lock(&self.shared.in_flight) = items.iter().map(|item| item.session.clone()).collect();
+        let items = Arc::new(items);
+        let outcomes = match self.store.commit(items.clone()).await {
+            Ok(committed) => self.published(&items, committed),
+            Err(store::Error::Content { .. }) if items.len() > 1 => self.one_by_one(&items).await,
+            Err(error) => {
+                let outcome = not_written(&error);
+                items.iter().map(|_| Err(outcome)).collect()
+            }
+        };
+        lock(&self.shared.in_flight).clear();
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            // Whoever asked may have gone; what was written stands.
+            let _unheard = reply.map(|reply| reply.send(outcome));
+        }
+    }
+
+    /// A batch that the store refuses for its content is repeated item by item: what fails alone fails alone (L3).
+    async fn one_by_one(&self, items: &[Item]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        for item in items {
+            let one = Arc::new(vec![item.clone()]);
+            match self.store.commit(one.clone()).await {
+                Ok(committed) => outcomes.extend(self.published(&one, committed)),
+                Err(error) => outcomes.push(Err(not_written(&error))),
+            }
+        }
+        outcomes
+    }
+
+    fn published(&self, items: &[Item], committed: Committed) -> Vec<Outcome> {
+        for (item, outcome) in items.iter().zip(&committed.outcomes) {
+            for turn in outcome.iter().flat_map(|applied| &applied.started) {
+                (self.on_started)(&item.session, turn.clone());
+            }
+        }
+        for appended in &committed.appended {
+            self.publish(appended);
+        }
+        committed.outcomes.into_iter().map(Ok).collect()
+    }
+
+    fn publish(&self, appended: &Appended) {
+        let (Some(first), Some(last)) = (appended.events.first(), appended.events.last()) else { return };
+        let topic = topic_of(&appended.session);
+        if self.pubsub.subscribers(&topic) > 0 {
+            let mut text = format!("{{\"prev\":{},\"events\":[", first.seq - 1);
+            for (index, event) in appended.events.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                event.write_to(&mut text);
+            }
+            text.push_str("]}");
+            let broadcast = Broadcast::new(&topic, "events", Payload::raw(text));
+            let kind = Kind::Logged { first: first.seq, last: last.seq };
+            self.pubsub.publish(&topic, Published { kind, from: None, broadcast });
+        }
+        for event in &appended.events {
+            let terminal =
+                matches!(event.kind, EventKind::TurnCompleted | EventKind::TurnFailed | EventKind::TurnCancelled);
+            if let Some(turn_id) = event.turn_id.as_deref().filter(|_| terminal) {
+                let waiters = lock(&self.shared.waiters).remove(turn_id).unwrap_or_default();
+                // A waiter that has gone needs no answer.
+                waiters.into_iter().for_each(|waiter| drop(waiter.send(())));
+            }
+        }
+    }
+}
+
+fn not_written(error: &store::Error) -> NotWritten {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(%error, source, "a batch was not committed");
+    match error {
+        store::Error::Content { .. } => NotWritten::Content,
+        _ => NotWritten::Unavailable,
+    }
+}
+
+/// A short lock; what a panicking holder left is a plain set or map, true as it is.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,187 @@
+//! The store in one SQLite file, for one server at a time.
+//!
+//! An exclusive lock beside the file, held until the value is dropped, proves that every other node named in it is
+//! dead and that nobody else writes. So one task owns the one writing connection ([`writer`]), and what it knows of
+//! live sessions it may remember between transactions. Readers are a pool of read-only connections, each reading one
+//! WAL snapshot ([`read`]); they wait for nobody.
+
+mod file;
+mod load;
+mod read;
+mod rows;
+mod write;
+mod writer;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use self::writer::Command;
+use super::{
+    Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store, Stretch,
+};
+use crate::{
+    clock::Timestamp,
+    ids::Incarnation,
+    model::{Message, machine::Session},
+};
+
+/// How a database file is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Reading connections.
+    pub readers: u32,
+    /// Whether to bring the schema up to date, as opposed to refusing an old one.
+    pub migrate: bool,
+}
+
+/// A store in one SQLite file. Cheap to clone; the last clone that is dropped gives the file free.
+#[derive(Clone)]
+pub struct Sqlite {
+    readers: SqlitePool,
+    commands: mpsc::Sender<Command>,
+    urgent: mpsc::Sender<Command>,
+    _lock: Arc<file::Lock>,
+}
+
+/// Commits that wait for the writer; a caller whose commit does not fit waits.
+const INBOX: usize = 64;
+
+impl Sqlite {
+    /// Locks and opens the file at `path`, creating it if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another server uses it; [`Error::Refused`] if it is not a database of Rejoin, cannot be
+    /// written, or was written by a newer version (the file is left as it was); [`Error::Unavailable`] otherwise.
+    pub async fn open(path: &Path, options: &Options) -> Result<Self> {
+        let path = file::canonical(path)?;
+        let lock = file::Lock::take(&path)?;
+        file::examine(&path, options.migrate).await?;
+        let connect = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .pragma("wal_autocheckpoint", "4000")
+            .pragma("cache_size", "-32000")
+            .pragma("temp_store", "memory");
+        let writer = writer::Writer::open(connect.clone(), &path, options.migrate).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(options.readers.max(1))
+            .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .connect_with(connect.read_only(true).create_if_missing(false))
+            .await
+            .map_err(Error::while_doing("opening the database for reading"))?;
+        let (commands, inbox) = mpsc::channel(INBOX);
+        let (urgent, urgent_inbox) = mpsc::channel(INBOX);
+        tokio::spawn(writer.run(urgent_inbox, inbox));
+        Ok(Self { readers, commands, urgent, _lock: Arc::new(lock) })
+    }
+
+    async fn ask<T>(
+        &self,
+        inbox: &mpsc::Sender<Command>,
+        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let closed = || Error::Unavailable { doing: "writing: the store is closed", source: None };
+        let (reply, answer) = oneshot::channel();
+        inbox.send(make(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn commit(&self, batch: Arc<Vec<Item>>) -> Result<Committed> {
+        self.ask(&self.commands, |reply| Command::Commit { batch, reply }).await
+    }
+
+    async fn start_node(&self, node: NewNode) -> Result<()> {
+        self.ask(&self.urgent, |reply| Command::StartNode { node, reply }).await
+    }
+
+    async fn renew(&self, node: &Incarnation, beat: i64) -> Result<Renewal> {
+        let node = node.clone();
+        self.ask(&self.urgent, |reply| Command::Renew { node, beat, reply }).await
+    }
+
+    async fn drain_node(&self, node: &Incarnation) -> Result<bool> {
+        let node = node.clone();
+        self.ask(&self.urgent, |reply| Command::Drain { node, reply }).await
+    }
+
+    async fn bury_node(&self, node: &Incarnation, beat: Option<i64>) -> Result<bool> {
+        let node = node.clone();
+        self.ask(&self.urgent, |reply| Command::Bury { node, beat, reply }).await
+    }
+
+    async fn needs_work(&self, limit: usize) -> Result<Vec<Arc<str>>> {
+        read::needs_work(&self.readers, limit).await
+    }
+
+    async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>> {
+        read::cut(&self.readers, session, from, limits).await
+    }
+
+    async fn stretch(&self, session: &str, epoch: &str, after: u64, bytes: usize) -> Result<Option<Stretch>> {
+        read::stretch(&self.readers, session, epoch, after, bytes).await
+    }
+
+    async fn history(&self, session: &str, before: u64, limits: PageLimits) -> Result<Option<Messages>> {
+        read::history(&self.readers, session, before, limits).await
+    }
+
+    async fn context(&self, session: &str, turn_id: &str, limit: usize) -> Result<Vec<Message>> {
+        read::context(&self.readers, session, turn_id, limit).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<Session>> {
+        read::list(&self.readers, query).await
+    }
+
+    async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize> {
+        self.ask(&self.commands, |reply| Command::Compact { ended_before, limit, reply }).await
+    }
+
+    async fn count_running(&self, node: &Incarnation) -> Result<usize> {
+        read::count_running(&self.readers, node).await
+    }
+
+    async fn new_history(&self) -> Result<String> {
+        self.ask(&self.commands, |reply| Command::NewHistory { reply }).await
+    }
+
+    async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Close { reply }).await.is_ok() {
+            // An error means that the writer is gone already, which is what was asked for.
+            let _gone = done.await;
+        }
+        self.readers.close().await;
+    }
+}
+
+impl Error {
+    /// Makes a store error of a database error: what the database refuses for its content, and all the rest, which a
+    /// repetition may mend.
+    fn while_doing(doing: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| {
+            let code = match &source {
+                sqlx::Error::Database(error) => error.code().and_then(|code| code.parse::<u32>().ok()),
+                _ => None,
+            };
+            // SQLITE_ERROR, TOOBIG, CONSTRAINT, MISMATCH, RANGE: an extended code has the primary one in its low byte.
+            match code.map(|code| code & 0xff) {
+                Some(1 | 18 | 19 | 20 | 25) => Self::Content { doing, source },
+                _ => Self::Unavailable { doing, source: Some(source) },
+            }
+        }
+    }
+}

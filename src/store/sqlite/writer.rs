@@ -1,0 +1,353 @@
+//! The task that owns the writing connection: it takes one command at a time, renewals before everything else.
+//!
+//! Because the file is locked and this is the only writer, what it last wrote of a live session is what the file
+//! holds; it keeps those in memory, so that an append of deltas reads nothing. Whatever fails throws that memory away.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    super::{Committed, Error, Item, NewNode, Renewal, Result},
+    file, load, rows, write,
+};
+use crate::{
+    clock::{self, Timestamp},
+    ids::Incarnation,
+    model::{
+        Node,
+        machine::{self, Session, Writes},
+    },
+};
+
+/// Everything that the writer is asked to do.
+pub(super) enum Command {
+    /// See [`super::Store::commit`].
+    Commit { batch: Arc<Vec<Item>>, reply: oneshot::Sender<Result<Committed>> },
+    /// See [`super::Store::start_node`].
+    StartNode { node: NewNode, reply: oneshot::Sender<Result<()>> },
+    /// See [`super::Store::renew`].
+    Renew { node: Incarnation, beat: i64, reply: oneshot::Sender<Result<Renewal>> },
+    /// See [`super::Store::drain_node`].
+    Drain { node: Incarnation, reply: oneshot::Sender<Result<bool>> },
+    /// See [`super::Store::bury_node`].
+    Bury { node: Incarnation, beat: Option<i64>, reply: oneshot::Sender<Result<bool>> },
+    /// See [`super::Store::compact`].
+    Compact { ended_before: Timestamp, limit: usize, reply: oneshot::Sender<Result<usize>> },
+    /// See [`super::Store::new_history`].
+    NewHistory { reply: oneshot::Sender<Result<String>> },
+    /// Close the connection and end.
+    Close { reply: oneshot::Sender<()> },
+}
+
+/// Sessions that are remembered between transactions.
+const REMEMBERED: usize = 8_192;
+
+pub(super) struct Writer {
+    options: SqliteConnectOptions,
+    connection: SqliteConnection,
+    /// What the file holds of these sessions.
+    sessions: HashMap<Arc<str>, Session>,
+    /// Every node row; `None` when it must be read again.
+    nodes: Option<Vec<Node>>,
+    next_key: i64,
+}
+
+impl Writer {
+    /// Connects, brings the schema up to date if `migrate`, and learns the next free session key.
+    pub(super) async fn open(options: SqliteConnectOptions, path: &Path, migrate: bool) -> Result<Self> {
+        let refused = |why: String| Error::Refused { path: path.to_owned(), why };
+        let mut connection = SqliteConnection::connect_with(&options)
+            .await
+            .map_err(|error| refused(format!("it cannot be opened for writing ({error}); check disk and permissions")))?;
+        if migrate {
+            file::MIGRATIONS
+                .run_direct(None, &mut connection, false)
+                .await
+                .map_err(|error| refused(format!("its schema cannot be brought up to date ({error})")))?;
+        }
+        let next_key = sqlx::query("SELECT coalesce(max(key), 0) + 1 FROM sessions")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(Error::while_doing("opening the database"))?
+            .get(0);
+        Ok(Self { options, connection, sessions: HashMap::new(), nodes: None, next_key })
+    }
+
+    /// Serves commands until the last handle is gone or one of them says close.
+    pub(super) async fn run(mut self, mut urgent: mpsc::Receiver<Command>, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            let command = tokio::select! {
+                biased;
+                Some(command) = urgent.recv() => command,
+                Some(command) = inbox.recv() => command,
+                else => break,
+            };
+            if let Command::Close { reply } = command {
+                if let Err(error) = self.connection.close().await {
+                    tracing::warn!(%error, "the database connection did not close cleanly");
+                }
+                // Nobody waiting for the answer is fine.
+                let _unheard = reply.send(());
+                return;
+            }
+            self.serve(command).await;
+        }
+    }
+
+    async fn serve(&mut self, command: Command) {
+        // An answer that nobody waits for any more is dropped: the caller gave up, the write stands.
+        match command {
+            Command::Commit { batch, reply } => drop(reply.send(self.commit(batch).await)),
+            Command::StartNode { node, reply } => drop(reply.send(self.in_transaction(StartNode(node)).await)),
+            Command::Renew { node, beat, reply } => drop(reply.send(self.in_transaction(Renew(node, beat)).await)),
+            Command::Drain { node, reply } => drop(reply.send(self.in_transaction(Drain(node)).await)),
+            Command::Bury { node, beat, reply } => drop(reply.send(self.in_transaction(Bury(node, beat)).await)),
+            Command::Compact { ended_before, limit, reply } => {
+                drop(reply.send(self.in_transaction(Compact(ended_before, limit)).await));
+            }
+            Command::NewHistory { reply } => drop(reply.send(self.in_transaction(NewHistory).await)),
+            Command::Close { reply } => drop(reply),
+        }
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await;
+        begun.map(drop).map_err(Error::while_doing("beginning a transaction"))
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        let ended = sqlx::query("COMMIT").execute(&mut self.connection).await;
+        ended.map(drop).map_err(Error::while_doing("committing"))
+    }
+
+    /// After a failure: nothing of the transaction stands, and nothing that it taught is believed.
+    async fn undo(&mut self) {
+        self.sessions.clear();
+        self.nodes = None;
+        // Most failures have rolled back already, and then this one says that there is nothing to roll back.
+        let _rolled_back = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        if self.connection.ping().await.is_err() {
+            match SqliteConnection::connect_with(&self.options).await {
+                Ok(connection) => self.connection = connection,
+                Err(error) => tracing::error!(%error, "the database cannot be opened again; trying at the next write"),
+            }
+        }
+    }
+
+    async fn in_transaction<T: Task>(&mut self, task: T) -> Result<T::Answer> {
+        let result = async {
+            self.begin().await?;
+            let answer = task.run(&mut self.connection).await?;
+            self.end().await?;
+            Ok(answer)
+        }
+        .await;
+        if result.is_err() {
+            self.undo().await;
+        } else if T::CHANGES_NODES {
+            self.nodes = None;
+        }
+        result
+    }
+
+    async fn commit(&mut self, batch: Arc<Vec<Item>>) -> Result<Committed> {
+        let result = self.try_commit(&batch).await;
+        if result.is_err() {
+            self.undo().await;
+        } else if self.sessions.len() > REMEMBERED {
+            self.sessions.retain(|_, session| !session.turns.is_empty());
+        }
+        result
+    }
+
+    async fn try_commit(&mut self, batch: &[Item]) -> Result<Committed> {
+        self.begin().await?;
+        if self.nodes.is_none() {
+            self.nodes = Some(load::nodes(&mut self.connection).await?);
+        }
+        load::sessions(&mut self.connection, &mut self.sessions, batch).await?;
+        load::lookups(&mut self.connection, &mut self.sessions, batch).await?;
+        let mut written: HashMap<Arc<str>, Writes> = HashMap::new();
+        let mut committed = Committed::default();
+        for item in batch {
+            let outcome = self.decide(item, &mut written).await?;
+            committed.outcomes.push(outcome);
+        }
+        write::all(&mut self.connection, &self.sessions, &written).await?;
+        self.end().await?;
+        for item in batch {
+            if let Some(session) = self.sessions.get_mut(&item.session) {
+                session.settle();
+            }
+        }
+        committed.appended = write::appended(written);
+        Ok(committed)
+    }
+
+    async fn decide(
+        &mut self,
+        item: &Item,
+        written: &mut HashMap<Arc<str>, Writes>,
+    ) -> Result<std::result::Result<machine::Applied, machine::Refused>> {
+        let now = clock::now();
+        if !self.sessions.contains_key(&item.session) {
+            let Some(mut session) = machine::create(&item.session, &item.op, now) else {
+                return Ok(Err(machine::Refused::NotFound("there is no session with this id")));
+            };
+            session.key = self.next_key;
+            self.next_key += 1;
+            self.sessions.insert(item.session.clone(), session);
+            written.entry(item.session.clone()).or_default().created = true;
+            return Ok(Ok(machine::Applied { done: machine::Done::Created(true), started: Vec::new() }));
+        }
+        let nodes = self.nodes.as_deref().unwrap_or_default();
+        let world = machine::World { nodes, now };
+        let writes = written.entry(item.session.clone()).or_default();
+        loop {
+            let Some(session) = self.sessions.get_mut(&item.session) else {
+                return Ok(Err(machine::Refused::NotFound("there is no session with this id")));
+            };
+            match machine::apply(session, world, item.node.as_ref(), &item.op, writes) {
+                Err(machine::Refused::NeedsPartial(turn_id)) => {
+                    let parts = load::partial(&mut self.connection, session, &turn_id, &writes.events).await?;
+                    session.partials.insert(turn_id, parts);
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+}
+
+/// One small transaction beside the batches.
+trait Task {
+    type Answer;
+    const CHANGES_NODES: bool;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<Self::Answer>;
+}
+
+struct StartNode(NewNode);
+impl Task for StartNode {
+    type Answer = ();
+    const CHANGES_NODES: bool = true;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<()> {
+        let doing = Error::while_doing("registering the node");
+        let node = self.0;
+        if node.process_start {
+            // The lock beside the file is held: every other incarnation in it is dead.
+            sqlx::query("UPDATE nodes SET state = 'dead' WHERE state <> 'dead'")
+                .execute(&mut *connection)
+                .await
+                .map_err(&doing)?;
+        }
+        sqlx::query(
+            "INSERT INTO nodes (incarnation, name, state, beat, lease_ttl_ms, exclusive, started_at)
+             VALUES (?, ?, 'live', ?, ?, ?, ?)",
+        )
+        .bind(node.owner.incarnation.0)
+        .bind(node.owner.node)
+        .bind(node.beat)
+        .bind(rows::signed(node.lease_ttl_ms))
+        .bind(i64::from(node.exclusive))
+        .bind(clock::now().0)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(doing)
+    }
+}
+
+struct Renew(Incarnation, i64);
+impl Task for Renew {
+    type Answer = Renewal;
+    const CHANGES_NODES: bool = true;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<Renewal> {
+        let doing = Error::while_doing("renewing the lease");
+        let renewed = sqlx::query("UPDATE nodes SET beat = ? WHERE incarnation = ? AND state <> 'dead'")
+            .bind(self.1)
+            .bind(&self.0.0)
+            .execute(&mut *connection)
+            .await
+            .map_err(&doing)?
+            .rows_affected()
+            == 1;
+        let nodes = load::nodes(connection).await?;
+        let turns = sqlx::query(
+            "SELECT s.id, t.id, t.owner, t.term, t.intent FROM turns t JOIN sessions s ON s.key = t.session_key
+             WHERE t.status = 'running' AND (t.owner = ? OR t.intent = 1)",
+        )
+        .bind(&self.0.0)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(&doing)?
+        .iter()
+        .map(rows::running)
+        .collect();
+        let history = load::history(connection).await?;
+        Ok(Renewal { renewed, nodes, turns, history })
+    }
+}
+
+struct Drain(Incarnation);
+impl Task for Drain {
+    type Answer = bool;
+    const CHANGES_NODES: bool = true;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<bool> {
+        sqlx::query("UPDATE nodes SET state = 'draining' WHERE incarnation = ? AND state = 'live'")
+            .bind(self.0.0)
+            .execute(connection)
+            .await
+            .map(|done| done.rows_affected() == 1)
+            .map_err(Error::while_doing("announcing the drain"))
+    }
+}
+
+struct Bury(Incarnation, Option<i64>);
+impl Task for Bury {
+    type Answer = bool;
+    const CHANGES_NODES: bool = true;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<bool> {
+        let doing = Error::while_doing("setting a tombstone");
+        let changed = sqlx::query(
+            "UPDATE nodes SET state = 'dead' WHERE incarnation = ?1 AND state <> 'dead' AND (?2 IS NULL OR beat = ?2)",
+        )
+        .bind(self.0.0)
+        .bind(self.1)
+        .execute(&mut *connection)
+        .await
+        .map_err(&doing)?
+        .rows_affected();
+        sqlx::query(
+            "DELETE FROM nodes WHERE state = 'dead' AND NOT EXISTS
+             (SELECT 1 FROM turns t WHERE t.status = 'running' AND t.owner = nodes.incarnation)
+             AND incarnation NOT IN (SELECT incarnation FROM nodes WHERE state = 'dead' ORDER BY started_at DESC LIMIT 20)",
+        )
+        .execute(connection)
+        .await
+        .map_err(doing)?;
+        Ok(changed == 1)
+    }
+}
+
+struct Compact(Timestamp, usize);
+impl Task for Compact {
+    type Answer = usize;
+    const CHANGES_NODES: bool = false;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<usize> {
+        write::compact(connection, self.0, self.1).await
+    }
+}
+
+struct NewHistory;
+impl Task for NewHistory {
+    type Answer = String;
+    const CHANGES_NODES: bool = false;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<String> {
+        sqlx::query("UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'history'")
+            .execute(&mut *connection)
+            .await
+            .map_err(Error::while_doing("beginning a new history"))?;
+        load::history(connection).await
+    }
+}
