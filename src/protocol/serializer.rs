@@ -1,0 +1,123 @@
+//! The seam between what is meant and how it is written: one variant per version of the protocol.
+//!
+//! Knows no connection. A version that joins gets a file of its own and a variant here; callers do not change. Its
+//! invariant: what it accepts as `vsn` it can read and write.
+
+use super::{Error, Frame, Payload, Ref, Reply, Topic, Wire, v2_json};
+
+/// How a connection's frames are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serializer {
+    /// Version 2: JSON arrays of five in text frames.
+    V2Json,
+}
+
+impl Serializer {
+    /// The serializer for the `vsn` that a client asks for. Without one it means 1.0.0.
+    ///
+    /// # Errors
+    /// [`Error::Version`] for everything but 2.0.x: other versions, pre-releases, and what is no version at all.
+    pub fn negotiate(vsn: Option<&str>) -> Result<Self, Error> {
+        let asked = vsn.unwrap_or("1.0.0");
+        match version(asked) {
+            Some((2, 0, _)) => Ok(Self::V2Json),
+            _ => Err(Error::Version { asked: asked.chars().take(64).collect() }),
+        }
+    }
+
+    /// Reads a text message.
+    ///
+    /// # Errors
+    /// Whatever makes it no frame; the connection cannot go on.
+    pub fn decode_text(self, text: &str) -> Result<Frame, Error> {
+        match self {
+            Self::V2Json => v2_json::decode(text),
+        }
+    }
+
+    /// Reads a binary message.
+    ///
+    /// # Errors
+    /// As [`Serializer::decode_text`].
+    pub fn decode_binary(self, _bytes: &[u8]) -> Result<Frame, Error> {
+        match self {
+            Self::V2Json => Err(Error::Binary),
+        }
+    }
+
+    /// Writes an answer.
+    ///
+    /// # Errors
+    /// [`Error::Binary`] where the response cannot be carried.
+    pub fn reply(self, join_ref: &Ref, reference: &Ref, topic: &Topic, reply: &Reply) -> Result<Wire, Error> {
+        match self {
+            Self::V2Json => v2_json::reply(join_ref, reference, topic, reply),
+        }
+    }
+
+    /// Writes a message to one client. `reference` is null but for the end of a channel.
+    ///
+    /// # Errors
+    /// [`Error::Binary`] where the payload cannot be carried.
+    pub fn push(
+        self,
+        join_ref: &Ref,
+        reference: &Ref,
+        topic: &Topic,
+        event: &str,
+        payload: &Payload,
+    ) -> Result<Wire, Error> {
+        match self {
+            Self::V2Json => v2_json::push(join_ref, reference, topic, event, payload),
+        }
+    }
+
+    /// Writes a message to everybody on `topic`.
+    ///
+    /// # Errors
+    /// [`Error::Binary`] where the payload cannot be carried.
+    pub fn broadcast(self, topic: &str, event: &str, payload: &Payload) -> Result<Wire, Error> {
+        match self {
+            Self::V2Json => v2_json::push(&Ref::NULL, &Ref::NULL, &Topic::name(topic), event, payload),
+        }
+    }
+}
+
+/// A strict version of three numbers. A pre-release sorts below its release and so never matches; build metadata
+/// does not count.
+fn version(text: &str) -> Option<(u32, u32, u32)> {
+    let core = text.split_once('+').map_or(text, |(core, _)| core);
+    let mut numbers = core.split('.').map(number);
+    let version = (numbers.next()??, numbers.next()??, numbers.next()??);
+    numbers.next().is_none().then_some(version)
+}
+
+fn number(digits: &str) -> Option<u32> {
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let padded = digits.len() > 1 && digits.starts_with('0');
+    (plain && !padded).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a4_patch_versions_of_two_are_spoken() {
+        for good in ["2.0.0", "2.0.7", "2.0.123", "2.0.1+build.5"] {
+            assert!(Serializer::negotiate(Some(good)).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a5_other_versions_are_refused() {
+        let bad = [
+            "123.1.1", "2.1.0", "3.0.0", "2", "2.0", "abc", "", "2.0.0-rc.1", "1.0.0", "2.0.0.0", "02.0.0", "2.0.-1",
+            "2.0.+1", " 2.0.0", "2.0.99999999999",
+        ];
+        for vsn in bad {
+            assert!(Serializer::negotiate(Some(vsn)).is_err(), "{vsn}");
+        }
+        assert!(Serializer::negotiate(None).is_err());
+    }
+}
