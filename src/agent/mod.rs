@@ -4,11 +4,22 @@
 //! that the caller pulls; dropping that stream drops the agent's work at once, requests included. Its one invariant:
 //! a stream ends with [`Output::Done`] or with an `Err`; one that just ends was cut, and its turn fails.
 
+mod echo;
+pub mod openai;
+mod registry;
+mod secret;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub use self::{
+    echo::Echo,
+    openai::OpenAi,
+    registry::{Registry, Spec},
+    secret::Secret,
+};
 pub use crate::model::fold::Delta;
 use crate::model::{Part, Person, Role, TurnError};
 
@@ -81,4 +92,31 @@ pub trait Agent: Send + Sync + 'static {
     fn max_messages(&self) -> usize {
         10_000
     }
+}
+
+/// Why an agent could not be set up at the start of the server.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The default names no agent.
+    #[error("there is no agent {name:?}: use one of {known}")]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// The names that exist, comma-separated.
+        known: String,
+    },
+    /// The base URL of an agent is not one that requests can be sent to.
+    #[error("the base URL of the agent {agent:?} cannot be used: give one such as https://api.example.com/v1")]
+    BaseUrl {
+        /// The agent's name.
+        agent: String,
+    },
+    /// The HTTP client of an agent could not be built.
+    #[error("the HTTP client of the agent {agent:?} could not be set up: check this machine's TLS certificates")]
+    Client {
+        /// The agent's name.
+        agent: String,
+        /// What the client said.
+        source: reqwest::Error,
+    },
 }
