@@ -1,1 +1,3 @@
-//! Rejoin's channels.
+//! Rejoin's own channels: what a client reaches by a topic's name.
+
+pub mod session;

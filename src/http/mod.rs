@@ -1,1 +1,87 @@
-//! HTTP.
+//! The HTTP face: the demo page, health, and sessions as JSON.
+//!
+//! Handlers check the request, ask [`crate::session`], and hand its texts through. Nothing here decides what a session
+//! does; [`error`] is the only place where an error becomes a status.
+
+mod api;
+pub mod error;
+mod guard;
+mod page;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::{Method, StatusCode, Uri, header},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+
+use self::error::Problem;
+pub use self::guard::Guard;
+use crate::session::Sessions;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    sessions: Sessions,
+    guard: Arc<Guard>,
+}
+
+impl Api {
+    /// Handlers over these sessions; `guard` says who may write.
+    pub fn new(sessions: Sessions, guard: Guard) -> Self {
+        Self { sessions, guard: Arc::new(guard) }
+    }
+
+    /// Every route but the sockets'. `max_body` bounds what a request may carry, in bytes.
+    pub fn routes(self, max_body: usize) -> Router {
+        let api = Router::new()
+            .route("/api/sessions", get(api::list).post(api::create))
+            .route("/api/sessions/{id}", get(api::look))
+            .route("/api/sessions/{id}/messages", get(api::messages).post(api::send))
+            .route("/api/sessions/{id}/events", get(api::events))
+            .route("/api/sessions/{id}/turns/{turn}/cancel", post(api::cancel))
+            .route("/api/sessions/{id}/turns/{turn}/retry", post(api::retry))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::check));
+        Router::new()
+            .merge(api)
+            .route("/", get(page::index))
+            .route("/app.js", get(page::script))
+            .route("/app.css", get(page::style))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .fallback(not_found)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(DefaultBodyLimit::max(max_body))
+            .with_state(self)
+    }
+}
+
+async fn healthz() -> Response {
+    json("{\"ok\":true}".to_owned())
+}
+
+/// Ready: the store answered the newest renewal, the lease holds, and nothing is shutting down.
+async fn readyz(State(api): State<Api>) -> Response {
+    let (ready, draining) = (api.sessions.is_ready(), api.sessions.is_draining());
+    let body = json(format!("{{\"ready\":{ready},\"draining\":{draining}}}"));
+    if ready { body } else { (StatusCode::SERVICE_UNAVAILABLE, body).into_response() }
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let detail = format!("there is nothing at {}; the API is under /api, the sockets under /socket", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not answer {method}; see the documentation for its methods", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid", detail)
+}
+
+/// A response of JSON text.
+fn json(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}

@@ -426,10 +426,7 @@ impl World<'_> {
 }
 
 fn state_of(nodes: &[Node], incarnation: &Incarnation) -> NodeState {
-    nodes
-        .iter()
-        .find(|node| node.owner.incarnation == *incarnation)
-        .map_or(NodeState::Dead, |node| node.state)
+    nodes.iter().find(|node| node.owner.incarnation == *incarnation).map_or(NodeState::Dead, |node| node.state)
 }
 
 /// Owner is gone ⇔ its node row is dead. A row that is missing was dead before it was deleted.
@@ -735,7 +732,8 @@ impl Work<'_> {
             }
             TurnStatus::Running if self.is_orphan(index) => {
                 self.needs_partial(index)?;
-                let intent = turn.intent.clone().unwrap_or(Intent { reason: EndReason::User, by: asker.person.clone() });
+                let intent =
+                    turn.intent.clone().unwrap_or(Intent { reason: EndReason::User, by: asker.person.clone() });
                 self.cancel_by_force(index, intent.reason, Some(&intent.by));
                 Ok(self.ended(index, true))
             }
@@ -779,11 +777,8 @@ impl Work<'_> {
             self.session.max_running = slots;
         }
         let (title, metadata) = (self.session.title.clone(), self.session.metadata.clone());
-        let data = Data::Updated {
-            title: title.as_deref(),
-            metadata: &metadata,
-            max_running: self.session.max_running,
-        };
+        let data =
+            Data::Updated { title: title.as_deref(), metadata: &metadata, max_running: self.session.max_running };
         self.event(EventKind::SessionUpdated, Some(by), None, &data);
         self.writes.updated = true;
         Ok(Done::Updated)
@@ -1041,8 +1036,7 @@ impl Work<'_> {
 
 /// The queued turns, as indices, in the order in which they will run.
 pub fn queue(turns: &[Turn]) -> Vec<usize> {
-    let mut queue: Vec<usize> =
-        (0..turns.len()).filter(|&index| turns[index].status == TurnStatus::Queued).collect();
+    let mut queue: Vec<usize> = (0..turns.len()).filter(|&index| turns[index].status == TurnStatus::Queued).collect();
     queue.sort_by_key(|&index| turns[index].order);
     queue
 }
@@ -1059,10 +1053,7 @@ pub fn in_order(turns: &[Turn]) -> Vec<(&Turn, Option<usize>)> {
 fn answer_again(known: &KnownMessage, parts: &[Part], turn: Option<&NewTurn>, by: &Person) -> Result<Done, Refused> {
     let message = &known.message;
     let same_author = message.author.as_ref().is_some_and(|author| author.id == by.id);
-    if !same_author
-        || message.role != Role::User
-        || message.parts != parts
-        || known.turn_id.is_some() != turn.is_some()
+    if !same_author || message.role != Role::User || message.parts != parts || known.turn_id.is_some() != turn.is_some()
     {
         return Err(Refused::Conflict("this message id is taken by another message; use a new id"));
     }

@@ -31,8 +31,18 @@ pub mod event {
 
     /// All of them.
     pub const ALL: [&str; 12] = [
-        PHX_JOIN, PHX_LEAVE, PHX_REPLY, PHX_CLOSE, PHX_ERROR, HEARTBEAT, PRESENCE_STATE, PRESENCE_DIFF, EVENTS, MISSED,
-        DRAINING, DELETED,
+        PHX_JOIN,
+        PHX_LEAVE,
+        PHX_REPLY,
+        PHX_CLOSE,
+        PHX_ERROR,
+        HEARTBEAT,
+        PRESENCE_STATE,
+        PRESENCE_DIFF,
+        EVENTS,
+        MISSED,
+        DRAINING,
+        DELETED,
     ];
 }
 
@@ -80,9 +90,8 @@ pub mod reason {
     pub const UNAVAILABLE: &str = "unavailable";
 
     /// All of them.
-    pub const ALL: [&str; 10] = [
-        INVALID, UNAUTHORIZED, NOT_FOUND, BUSY, QUEUE_FULL, CONFLICT, TOO_LARGE, RATE_LIMITED, DRAINING, UNAVAILABLE,
-    ];
+    pub const ALL: [&str; 10] =
+        [INVALID, UNAUTHORIZED, NOT_FOUND, BUSY, QUEUE_FULL, CONFLICT, TOO_LARGE, RATE_LIMITED, DRAINING, UNAVAILABLE];
 }
 
 /// Why a turn failed.
@@ -114,8 +123,18 @@ pub mod turn_error {
 
     /// All of them.
     pub const ALL: [&str; 12] = [
-        AGENT_UNAVAILABLE, AGENT_UNAUTHORIZED, AGENT_RATE_LIMITED, AGENT_BAD_REQUEST, AGENT_ERROR, AGENT_INCOMPLETE,
-        AGENT_CRASHED, UNKNOWN_AGENT, TIMEOUT, TOO_LARGE, LOST, STORE_UNAVAILABLE,
+        AGENT_UNAVAILABLE,
+        AGENT_UNAUTHORIZED,
+        AGENT_RATE_LIMITED,
+        AGENT_BAD_REQUEST,
+        AGENT_ERROR,
+        AGENT_INCOMPLETE,
+        AGENT_CRASHED,
+        UNKNOWN_AGENT,
+        TIMEOUT,
+        TOO_LARGE,
+        LOST,
+        STORE_UNAVAILABLE,
     ];
 }
 

@@ -140,9 +140,6 @@ mod tests {
     #[test]
     fn the_protocol_refuses_with_a_reason_only() {
         assert_eq!(Reply::unmatched_topic().response.as_json(), Some(r#"{"reason":"unmatched topic"}"#));
-        assert_eq!(
-            Reply::refuse("busy", "later").response.as_json(),
-            Some(r#"{"reason":"busy","message":"later"}"#)
-        );
+        assert_eq!(Reply::refuse("busy", "later").response.as_json(), Some(r#"{"reason":"busy","message":"later"}"#));
     }
 }

@@ -50,8 +50,7 @@ fn read_topic(raw: &RawValue) -> Result<Topic, Error> {
 }
 
 fn read_event(raw: &RawValue) -> Result<String, Error> {
-    let event: String =
-        serde_json::from_str(bounded(raw, "event", MAX_EVENT_BYTES)?).map_err(Error::Malformed)?;
+    let event: String = serde_json::from_str(bounded(raw, "event", MAX_EVENT_BYTES)?).map_err(Error::Malformed)?;
     if event.len() > MAX_EVENT_BYTES {
         return Err(Error::TooLarge { part: "event", limit: MAX_EVENT_BYTES });
     }
@@ -212,7 +211,8 @@ mod tests {
 
     #[test]
     fn parts_are_bounded() {
-        let frame = |reference: &str, topic: &str, event: &str| format!("[null,{reference},\"{topic}\",\"{event}\",{{}}]");
+        let frame =
+            |reference: &str, topic: &str, event: &str| format!("[null,{reference},\"{topic}\",\"{event}\",{{}}]");
         assert!(decode(&frame("1", &"t".repeat(MAX_TOPIC_BYTES), &"e".repeat(MAX_EVENT_BYTES))).is_ok());
         assert!(decode(&frame("1", &"t".repeat(MAX_TOPIC_BYTES + 1), "e")).is_err());
         assert!(decode(&frame("1", "t", &"e".repeat(MAX_EVENT_BYTES + 1))).is_err());

@@ -81,11 +81,6 @@ impl Judge {
             _ => Liveness::Alive,
         }
     }
-
-    /// Milliseconds since a node was first seen with the beat that it has now.
-    pub(super) fn still_for(&self, incarnation: &Incarnation, now: Instant) -> Option<Duration> {
-        self.runs.get(incarnation).map(|run| now.saturating_duration_since(run.first))
-    }
 }
 
 #[cfg(test)]
@@ -113,7 +108,12 @@ mod tests {
         /// A renewal sent and answered at these milliseconds that read `beat` of the other node.
         fn renewal(&mut self, sent: u64, got: u64, beat: i64) -> usize {
             let at = |ms| self.start + Duration::from_millis(ms);
-            self.judge.observe(&Incarnation("me".into()), at(sent), at(got), &[node("me", sent as i64), node("other", beat)]);
+            self.judge.observe(
+                &Incarnation("me".into()),
+                at(sent),
+                at(got),
+                &[node("me", sent as i64), node("other", beat)],
+            );
             self.judge.verdicts().len()
         }
     }

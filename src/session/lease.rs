@@ -68,10 +68,7 @@ impl Inner {
             self.retire().await;
             return;
         }
-        let live = renewal
-            .nodes
-            .iter()
-            .any(|node| node.owner.incarnation == *own && node.state == NodeState::Live);
+        let live = renewal.nodes.iter().any(|node| node.owner.incarnation == *own && node.state == NodeState::Live);
         let history_changed = self.seen().history != renewal.history;
         self.set_seen(|seen| {
             seen.nodes.clone_from(&renewal.nodes);
@@ -125,10 +122,9 @@ impl Inner {
         match self.store.start_node(new_node(&owner, &self.options, false)).await {
             Ok(()) => {
                 self.set_seen(|seen| {
-                    seen.owner = owner.clone();
+                    seen.owner = owner;
                     seen.renewed = Instant::now();
                 });
-                self.observer.returned(&owner.incarnation);
             }
             Err(error) => self.not_renewed(&error),
         }
@@ -138,7 +134,7 @@ impl Inner {
     fn new_history(&self) {
         tracing::error!("the store's history has changed: ending what runs here and every session's channels");
         self.runners.stop_all(Stop::Fenced);
-        for topic in self.pubsub.topics() {
+        for topic in self.pubsub.topic_names() {
             if topic.starts_with("session:") {
                 self.restart_channels(&topic);
             }

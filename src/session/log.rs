@@ -203,7 +203,7 @@ impl Task {
                 event.write_to(&mut text);
             }
             text.push_str("]}");
-            let broadcast = Broadcast::new(&topic, "events", Payload::raw(text));
+            let broadcast = Broadcast::new(topic.as_str(), "events", Payload::raw(text));
             let kind = Kind::Logged { first: first.seq, last: last.seq };
             self.pubsub.publish(&topic, Published { kind, from: None, broadcast });
         }
@@ -212,8 +212,10 @@ impl Task {
                 matches!(event.kind, EventKind::TurnCompleted | EventKind::TurnFailed | EventKind::TurnCancelled);
             if let Some(turn_id) = event.turn_id.as_deref().filter(|_| terminal) {
                 let waiters = lock(&self.shared.waiters).remove(turn_id).unwrap_or_default();
-                // A waiter that has gone needs no answer.
-                waiters.into_iter().for_each(|waiter| drop(waiter.send(())));
+                for waiter in waiters {
+                    // One that has gone needs no answer.
+                    let _gone = waiter.send(());
+                }
             }
         }
     }

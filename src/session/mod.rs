@@ -5,8 +5,8 @@
 //! run by a live owner, or is being ended, once, with what it streamed.
 
 mod error;
-mod lease;
 mod judge;
+mod lease;
 mod log;
 mod owner;
 mod recovery;
@@ -23,6 +23,7 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::requests::fields;
 pub use self::{
     error::Error,
     requests::{CancelAnswer, Parts, RetryAnswer, Send, SendAnswer, Update},
@@ -70,8 +71,6 @@ pub trait TurnObserver: std::marker::Send + Sync + 'static {
     fn started(&self, session: &str, turn: &Turn);
     /// It runs here no more.
     fn ended(&self, session: &str, turn: &Turn);
-    /// This node goes on under a new incarnation: whatever others took from it must be told anew.
-    fn returned(&self, incarnation: &Incarnation);
 }
 
 /// The topic of a session.
@@ -110,17 +109,6 @@ struct Seen {
     /// Whether the newest try succeeded.
     current: bool,
     history: String,
-}
-
-/// What this node knows of one node.
-#[derive(Debug, Clone)]
-pub struct NodeView {
-    /// The row, as the last renewal read it.
-    pub node: Node,
-    /// How long the beat that it has now has been seen.
-    pub still_for: Duration,
-    /// Whether it is this node.
-    pub own: bool,
 }
 
 impl Sessions {
@@ -179,11 +167,6 @@ impl Sessions {
     /// This node, as it is known to others at this moment.
     pub fn owner(&self) -> Owner {
         self.inner.owner()
-    }
-
-    /// Every node, as the last renewal read it.
-    pub fn nodes(&self) -> Vec<NodeView> {
-        self.inner.nodes()
     }
 
     /// Whether the store answered the newest renewal and this node may take turns.
@@ -250,18 +233,6 @@ impl Inner {
     fn liveness(&self, turn: &Turn) -> Liveness {
         let Some(owner) = &turn.owner else { return Liveness::Alive };
         self.judge(|judge| judge.liveness(&owner.incarnation, Instant::now()))
-    }
-
-    fn nodes(&self) -> Vec<NodeView> {
-        let seen = self.seen();
-        let now = Instant::now();
-        let view = |node: Node| {
-            let own = node.owner.incarnation == seen.owner.incarnation;
-            let still = self.judge(|judge| judge.still_for(&node.owner.incarnation, now));
-            let still_for = if own { seen.renewed.elapsed() } else { still.unwrap_or_default() };
-            NodeView { node, still_for, own }
-        };
-        seen.nodes.into_iter().map(view).collect()
     }
 
     /// An item that may start turns here, unless the node is leaving.

@@ -33,8 +33,6 @@ use crate::{
         fold::{self, Delta},
         machine::{DeltaEvent, Done, End, Fence, Op, Refused},
     },
-    protocol::{Broadcast, Payload},
-    pubsub::{Control, Kind, Published},
     store::Item,
 };
 
@@ -150,8 +148,9 @@ impl Inner {
 fn crashed() -> TurnError {
     TurnError {
         code: "agent_crashed".to_owned(),
-        message: "The agent stopped because of a fault in the server. Retry, and tell the operator if it happens again."
-            .to_owned(),
+        message:
+            "The agent stopped because of a fault in the server. Retry, and tell the operator if it happens again."
+                .to_owned(),
         retryable: true,
     }
 }
@@ -346,7 +345,11 @@ impl Runner {
         fold::apply(&mut self.parts, &delta);
         fold::gather(&mut self.since_chunk, delta.clone());
         self.since_chunk_bytes += size;
-        if window.is_zero() { self.pending.push(delta) } else { fold::gather(&mut self.pending, delta) }
+        if window.is_zero() {
+            self.pending.push(delta)
+        } else {
+            fold::gather(&mut self.pending, delta)
+        }
         None
     }
 
@@ -457,10 +460,11 @@ async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
 }
 
 async fn stop_of(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match stopped.wait_for(Option::is_some).await {
-        Ok(why) => why.unwrap_or(Stop::Fenced),
-        // The handle is dropped by the runner itself, after it has ended.
-        Err(_) => std::future::pending().await,
+    let why = stopped.wait_for(Option::is_some).await.ok().and_then(|why| *why);
+    match why {
+        Some(why) => why,
+        // The handle is dropped after the runner has ended.
+        None => std::future::pending().await,
     }
 }
 

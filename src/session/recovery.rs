@@ -14,6 +14,8 @@ use super::{Inner, owner::Stop};
 use crate::{
     clock::{self, Timestamp},
     model::machine::{End, Op},
+    protocol::{Broadcast, Payload},
+    pubsub::{Control, Kind, Published},
     store::{self, Item, RunningTurn},
 };
 
@@ -94,6 +96,12 @@ impl Inner {
             }
         }
         *intents = seen;
+    }
+
+    /// L11: the channels of a session end with an error; its clients come back and get a snapshot.
+    pub(super) fn restart_channels(&self, topic: &str) {
+        let broadcast = Broadcast::new(topic, "phx_error", Payload::empty());
+        self.pubsub.publish(topic, Published { kind: Kind::Control(Control::Restart), from: None, broadcast });
     }
 
     pub(super) async fn drain(&self) {

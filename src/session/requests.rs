@@ -206,7 +206,9 @@ impl Send {
         };
         let id = fields.id.unwrap_or_else(ids::fresh);
         if !ids::is_client_id(&id) {
-            return Err(Error::Invalid("id must have 1 to 128 characters, none of them a control character".to_owned()));
+            return Err(Error::Invalid(
+                "id must have 1 to 128 characters, none of them a control character".to_owned(),
+            ));
         }
         Ok(Self { id, parts, agent: fields.agent, answer: fields.answer.unwrap_or(true), when_busy })
     }
@@ -377,7 +379,7 @@ impl Inner {
     fn new_turn(&self, agent: Option<String>) -> Result<NewTurn, Error> {
         let agent = agent.unwrap_or_else(|| self.agents.default_name().to_owned());
         if self.agents.get(&agent).is_none() {
-            let known = self.agents.names().join(", ");
+            let known = self.agents.names().collect::<Vec<_>>().join(", ");
             return Err(Error::Invalid(format!("this server has no agent {agent:?}; it has {known}")));
         }
         Ok(NewTurn { id: ids::fresh(), reply_id: ids::fresh(), agent })

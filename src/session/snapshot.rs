@@ -179,8 +179,7 @@ impl Sessions {
             return Err(Error::Invalid("status must be idle, queued or running".to_owned()));
         }
         let after = cursor.map(parse_cursor).transpose()?;
-        let query =
-            ListQuery { prefix: prefix.to_owned(), status: status.map(str::to_owned), limit: limit + 1, after };
+        let query = ListQuery { prefix: prefix.to_owned(), status: status.map(str::to_owned), limit: limit + 1, after };
         let mut sessions = self.inner.store.list(&query).await?;
         if self.inner.reconcile_all(&sessions).await? {
             sessions = self.inner.store.list(&query).await?;
@@ -230,7 +229,8 @@ impl Inner {
     async fn reconcile_all(&self, sessions: &[Session]) -> Result<bool, Error> {
         let nodes = self.seen().nodes;
         let dead = |turn: &Turn| {
-            turn.status == TurnStatus::Running && turn.owner.as_ref().is_none_or(|owner| machine::is_gone(&nodes, owner))
+            turn.status == TurnStatus::Running
+                && turn.owner.as_ref().is_none_or(|owner| machine::is_gone(&nodes, owner))
         };
         let mut any = false;
         for session in sessions {
@@ -252,11 +252,7 @@ impl Inner {
         reply.push_str(",\"replay\":");
         let (position, complete) = self.write_replay(&mut reply, cut);
         let Owner { node, incarnation } = self.owner();
-        reply.push_str(&format!(
-            ",\"node\":{{\"name\":{},\"incarnation\":{}}}}}",
-            json(&node),
-            json(&incarnation)
-        ));
+        reply.push_str(&format!(",\"node\":{{\"name\":{},\"incarnation\":{}}}}}", json(&node), json(&incarnation)));
         Joined { reply, position, complete, epoch: cut.epoch.clone() }
     }
 

@@ -87,7 +87,10 @@ pub(super) async fn examine(path: &Path, may_migrate: bool) -> Result<()> {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound && may_migrate => return Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(refused(path, "there is no such file, and no-migrate forbids to make it; run `rejoin migrate`"));
+            return Err(refused(
+                path,
+                "there is no such file, and no-migrate forbids to make it; run `rejoin migrate`",
+            ));
         }
         Err(error) => return Err(refused(path, format!("it cannot be read ({error}); check its permissions"))),
     };
@@ -110,16 +113,9 @@ async fn examine_schema(path: &Path, may_migrate: bool) -> Result<()> {
     let unreadable = |error: sqlx::Error| refused(path, format!("it cannot be read as an SQLite database ({error})"));
     let options = SqliteConnectOptions::new().filename(path).read_only(true);
     let mut connection = options.connect().await.map_err(unreadable)?;
-    let id: i64 = sqlx::query("PRAGMA application_id")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(unreadable)?
-        .get(0);
-    let tables: i64 = sqlx::query("SELECT count(*) FROM sqlite_schema")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(unreadable)?
-        .get(0);
+    let id: i64 = sqlx::query("PRAGMA application_id").fetch_one(&mut connection).await.map_err(unreadable)?.get(0);
+    let tables: i64 =
+        sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(&mut connection).await.map_err(unreadable)?.get(0);
     let ours = id == APPLICATION_ID;
     // A start that was killed before its first migration leaves an empty database, or the list of migrations alone.
     if !ours && (id != 0 || tables > 2) {

@@ -108,15 +108,13 @@ pub(super) async fn lookups(
 }
 
 async fn ended_turn(connection: &mut SqliteConnection, session: &mut Session, turn_id: &str) -> Result<()> {
-    let row = sqlx::query(AssertSqlSafe(format!(
-        "SELECT {} FROM turns t WHERE t.id = ? AND t.session_key = ?",
-        rows::TURN
-    )))
-    .bind(turn_id)
-    .bind(session.key)
-    .fetch_optional(connection)
-    .await
-    .map_err(Error::while_doing("reading a turn"))?;
+    let row =
+        sqlx::query(AssertSqlSafe(format!("SELECT {} FROM turns t WHERE t.id = ? AND t.session_key = ?", rows::TURN)))
+            .bind(turn_id)
+            .bind(session.key)
+            .fetch_optional(connection)
+            .await
+            .map_err(Error::while_doing("reading a turn"))?;
     session.turns.extend(row.as_ref().map(rows::turn).transpose()?);
     Ok(())
 }
@@ -201,8 +199,7 @@ pub(super) async fn streamed(
         .map_err(&doing)?;
     for row in &chunks {
         upto = row.get(0);
-        let deltas: Vec<Delta> =
-            serde_json::from_str(row.get(1)).map_err(|error| rows::corrupt("a chunk", &error))?;
+        let deltas: Vec<Delta> = serde_json::from_str(row.get(1)).map_err(|error| rows::corrupt("a chunk", &error))?;
         deltas.iter().for_each(|delta| fold::apply(&mut parts, delta));
     }
     let deltas = sqlx::query(

@@ -71,12 +71,7 @@ async fn has_work(connection: &mut SqliteConnection, session: &Session) -> Resul
     Ok(running.iter().any(is_gone))
 }
 
-pub(super) async fn cut(
-    readers: &SqlitePool,
-    id: &str,
-    from: Option<From>,
-    limits: PageLimits,
-) -> Result<Option<Cut>> {
+pub(super) async fn cut(readers: &SqlitePool, id: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>> {
     let mut transaction = begin(readers).await?;
     let connection = &mut *transaction;
     let Some(mut session) = row_of(connection, id).await? else { return Ok(None) };
@@ -166,13 +161,14 @@ async fn page(
     let Some(&(oldest, _)) = fitting.checked_sub(1).and_then(|last| sizes.get(last)) else {
         return Ok(Messages { before: before.min(session.last_seq + 1), ..Messages::default() });
     };
-    let found = sqlx::query("SELECT seq, text, id FROM messages WHERE session_key = ? AND seq >= ? AND seq < ? ORDER BY seq")
-        .bind(session.key)
-        .bind(oldest)
-        .bind(rows::signed(before))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(&doing)?;
+    let found =
+        sqlx::query("SELECT seq, text, id FROM messages WHERE session_key = ? AND seq >= ? AND seq < ? ORDER BY seq")
+            .bind(session.key)
+            .bind(oldest)
+            .bind(rows::signed(before))
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(&doing)?;
     let ids: Vec<&str> = found.iter().map(|row| row.get(2)).collect();
     Ok(Messages {
         ended: ended(connection, session.key, &ids).await?,

@@ -208,21 +208,13 @@ pub(super) fn appended(written: HashMap<Arc<str>, Writes>) -> Vec<Appended> {
 }
 
 /// Drops the deltas of turns that ended long ago; their message is in the terminal event (L5).
-pub(super) async fn compact(
-    connection: &mut SqliteConnection,
-    ended_before: Timestamp,
-    limit: usize,
-) -> Result<usize> {
+pub(super) async fn compact(connection: &mut SqliteConnection, ended_before: Timestamp, limit: usize) -> Result<usize> {
     let doing = Error::while_doing("compacting");
     let due = "SELECT id FROM turns WHERE compacted = 0 AND ended_at IS NOT NULL AND ended_at < ?1
                ORDER BY ended_at LIMIT ?2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found: Vec<(String,)> = sqlx::query_as(due)
-        .bind(ended_before.0)
-        .bind(limit)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(&doing)?;
+    let found: Vec<(String,)> =
+        sqlx::query_as(due).bind(ended_before.0).bind(limit).fetch_all(&mut *connection).await.map_err(&doing)?;
     if found.is_empty() {
         return Ok(0);
     }

@@ -58,9 +58,9 @@ impl Writer {
     /// Connects, brings the schema up to date if `migrate`, and learns the next free session key.
     pub(super) async fn open(options: SqliteConnectOptions, path: &Path, migrate: bool) -> Result<Self> {
         let refused = |why: String| Error::Refused { path: path.to_owned(), why };
-        let mut connection = SqliteConnection::connect_with(&options)
-            .await
-            .map_err(|error| refused(format!("it cannot be opened for writing ({error}); check disk and permissions")))?;
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(|error| {
+            refused(format!("it cannot be opened for writing ({error}); check disk and permissions"))
+        })?;
         if migrate {
             file::MIGRATIONS
                 .run_direct(None, &mut connection, false)

@@ -1,0 +1,356 @@
+//! Topic `session:<id>`: the durable session.
+//!
+//! Turns pushes into requests and requests' answers into replies, and shows who is here. It knows no SQL and no
+//! transport; what is durable is the business of [`crate::session`]. Its invariant: a push is answered in the
+//! contract's words, and what takes long is awaited beside the channel, so that the next push does not wait for it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dashmap::DashMap;
+use serde::Deserialize;
+use serde_json::{Map, Value, value::RawValue};
+use tokio::time;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    auth::Access,
+    channel::{Channel, Context, Cursor, Joined, Leave, Next, Page, Refusal, ReplayError, ReplyHandle},
+    clock::{self, Timestamp},
+    model::{Person, Turn, machine::Asker},
+    presence::{Tracked, Tracker},
+    protocol::{Payload, Reply},
+    session::{Error, Send, Sessions, TurnObserver, Update, fields, topic_of},
+    store::{From, SnapshotReason},
+};
+
+/// How many messages a page of history has if the client does not say, and at most.
+const PAGE: (usize, usize) = (100, 500);
+/// A connection's own presence fields, as JSON.
+const MAX_PRESENCE: usize = 1024;
+/// The name of a client's own broadcast event.
+const MAX_EVENT: usize = 255;
+
+/// What all session channels share. Cheap to clone.
+#[derive(Clone)]
+pub struct Shared {
+    sessions: Sessions,
+    presence: Tracker,
+    node: Arc<str>,
+    tasks: TaskTracker,
+}
+
+impl Shared {
+    /// For channels on a node that is shown to others as `node`. `tasks` keeps the answers that are on their way.
+    pub fn new(sessions: Sessions, presence: Tracker, node: &str, tasks: TaskTracker) -> Self {
+        Self { sessions, presence, node: node.into(), tasks }
+    }
+
+    /// A channel for one joined topic.
+    pub fn channel(&self) -> Box<dyn Channel> {
+        Box::new(SessionChannel {
+            shared: self.clone(),
+            epoch: String::new(),
+            joined_at: clock::now(),
+            shown: Map::new(),
+            tracked: None,
+        })
+    }
+}
+
+/// One session joined on one connection.
+struct SessionChannel {
+    shared: Shared,
+    /// The epoch of the log that the client holds.
+    epoch: String,
+    joined_at: Timestamp,
+    /// The connection's own presence fields.
+    shown: Map<String, Value>,
+    tracked: Option<Tracked>,
+}
+
+#[derive(Deserialize)]
+struct JoinParams<'a> {
+    #[serde(borrow, default)]
+    last_seq: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    epoch: Option<&'a RawValue>,
+    create: Option<bool>,
+    presence: Option<Map<String, Value>>,
+}
+
+/// The cursor in join parameters. Whatever is no cursor gives a snapshot and its reason, never an error (L9).
+fn cursor(last_seq: Option<&RawValue>, epoch: Option<&RawValue>) -> From {
+    let Some(last_seq) = last_seq.filter(|value| value.get() != "null") else {
+        return From::Start(SnapshotReason::FirstJoin);
+    };
+    let seq = serde_json::from_str::<u64>(last_seq.get()).ok();
+    let epoch = epoch.and_then(|epoch| serde_json::from_str::<String>(epoch.get()).ok());
+    match seq.zip(epoch) {
+        Some((seq, epoch)) => From::Cursor { seq, epoch },
+        None => From::Start(SnapshotReason::CursorInvalid),
+    }
+}
+
+#[async_trait]
+impl Channel for SessionChannel {
+    async fn join(&mut self, cx: &mut Context, params: Payload) -> Result<Joined, Refusal> {
+        let topic = cx.topic().to_owned();
+        let text = params.as_json().unwrap_or("[]");
+        let text = if text.trim() == "null" { "{}" } else { text };
+        let params: JoinParams<'_> = fields(text).map_err(|error| refusal(&error))?;
+        let access = cx.identity().access(&topic);
+        if access < Access::Read {
+            return Err(refusal(&Error::Unauthorized("this token does not open this session")));
+        }
+        self.shown = params.presence.unwrap_or_default();
+        check_presence(&self.shown).map_err(|error| refusal(&error))?;
+        let create = params.create.unwrap_or(true) && access >= Access::Write;
+        let from = cursor(params.last_seq, params.epoch);
+        let joined = self.shared.sessions.join(id(cx), from, create).await.map_err(|error| refusal(&error))?;
+        self.epoch = joined.epoch;
+        Ok(Joined {
+            response: Payload::raw(joined.reply),
+            cursor: Some(Cursor { position: joined.position, complete: joined.complete }),
+        })
+    }
+
+    async fn joined(&mut self, cx: &mut Context) {
+        let person = cx.identity().person.clone();
+        let fields = self.meta(&person);
+        self.tracked = Some(self.shared.presence.track(cx.topic(), &person.id, &fields));
+        cx.push("presence_state", &self.shared.presence.state(cx.topic()));
+    }
+
+    async fn handle_in(&mut self, cx: &mut Context, event: &str, payload: Payload) -> Next {
+        let Some(text) = payload.as_json() else {
+            return refuse(&Error::Invalid("a binary payload means nothing here; send a JSON object".to_owned()));
+        };
+        let access = cx.identity().access(cx.topic());
+        let needed = if event == "history" || event == "presence" { Access::Read } else { Access::Write };
+        if access < needed && event != "access_token" {
+            return refuse(&Error::Unauthorized("this token does not allow this"));
+        }
+        let asker = Asker { person: cx.identity().person.clone(), admin: access >= Access::Admin };
+        let answer = match event {
+            "send" => self.send(cx, asker, text).await,
+            "cancel" => self.cancel(cx, asker, text),
+            "retry" => self.retry(cx, asker, text),
+            "update" => self.update(cx, asker, text),
+            "history" => self.history(cx, text).await,
+            "broadcast" => broadcast(cx, &asker.person, text),
+            "presence" => self.present(&asker.person, text),
+            // Nobody proves who they are to a server that asks for no token: there is nothing to renew.
+            "access_token" => fields::<Map<String, Value>>(text).map(|_| Next::Reply(Reply::ok(Payload::empty()))),
+            other => Err(Error::Invalid(format!("there is no event {other:?} on this topic"))),
+        };
+        answer.unwrap_or_else(|error| refuse(&error))
+    }
+
+    async fn replay(&mut self, cx: &mut Context, after: u64) -> Result<Page, ReplayError> {
+        match self.shared.sessions.page(id(cx), &self.epoch, after).await {
+            Ok(Some(page)) => {
+                Ok(Page { payload: page.payload.map(Payload::raw), last: page.last, complete: page.complete })
+            }
+            Ok(None) => Err(ReplayError::Restart),
+            Err(_) => Err(ReplayError::Unavailable),
+        }
+    }
+
+    async fn presence_state(&mut self, cx: &mut Context) -> Option<Payload> {
+        Some(self.shared.presence.state(cx.topic()))
+    }
+
+    async fn terminate(&mut self, _cx: &mut Context, _reason: Leave) {
+        self.tracked = None;
+    }
+}
+
+/// The session's id in the topic's name.
+fn id(cx: &Context) -> &str {
+    cx.topic().strip_prefix("session:").unwrap_or_default()
+}
+
+fn refusal(error: &Error) -> Refusal {
+    Refusal::because(error.reason(), &error.to_string())
+}
+
+fn reply<T: serde::Serialize>(answer: Result<T, Error>) -> Reply {
+    match answer {
+        Ok(answer) => Reply::ok(Payload::json(&answer)),
+        Err(error) => Reply::refuse(error.reason(), &error.to_string()),
+    }
+}
+
+fn refuse(error: &Error) -> Next {
+    Next::Reply(Reply::refuse(error.reason(), &error.to_string()))
+}
+
+#[derive(Deserialize)]
+struct TurnId {
+    turn_id: String,
+}
+
+impl SessionChannel {
+    /// The answer comes when it is there, at latest by the push's deadline; the next push does not wait for it.
+    fn answer_later<T, F>(&self, cx: &Context, answer: F) -> Next
+    where
+        T: serde::Serialize + std::marker::Send + 'static,
+        F: Future<Output = Result<T, Error>> + std::marker::Send + 'static,
+    {
+        let (handle, deadline): (ReplyHandle, _) = (cx.reply_later(), cx.deadline());
+        self.shared.tasks.spawn(async move {
+            let answer = time::timeout_at(deadline, Box::pin(answer)).await;
+            handle.send(&reply(answer.unwrap_or(Err(Error::Unavailable))));
+        });
+        Next::NoReply
+    }
+
+    async fn send(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
+        let send = Send::parse(text)?;
+        // The place in the log's order is taken before the next push is looked at.
+        let pending = self.shared.sessions.send(id(cx), asker, send).await?;
+        Ok(self.answer_later(cx, pending))
+    }
+
+    fn cancel(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
+        let TurnId { turn_id } = fields(text)?;
+        let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
+        Ok(self.answer_later(cx, async move { sessions.cancel(&session, asker, turn_id).await }))
+    }
+
+    fn retry(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
+        let TurnId { turn_id } = fields(text)?;
+        let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
+        Ok(self.answer_later(cx, async move { sessions.retry(&session, asker, turn_id).await }))
+    }
+
+    fn update(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
+        let update = Update::parse(text)?;
+        let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
+        let answer = async move { sessions.update(&session, asker, update).await.map(|()| Map::new()) };
+        Ok(self.answer_later(cx, answer))
+    }
+
+    async fn history(&self, cx: &Context, text: &str) -> Result<Next, Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            before: u64,
+            limit: Option<usize>,
+        }
+        let Fields { before, limit } = fields(text)?;
+        let limit = limit.unwrap_or(PAGE.0);
+        if limit == 0 {
+            return Err(Error::Invalid(format!("limit is 0; use 1 to {}", PAGE.1)));
+        }
+        let history = self.shared.sessions.history(id(cx), before, limit.min(PAGE.1)).await?;
+        Ok(Next::Reply(Reply::ok(Payload::raw(history.reply))))
+    }
+
+    fn present(&mut self, person: &Person, text: &str) -> Result<Next, Error> {
+        let shown: Map<String, Value> = fields(text)?;
+        check_presence(&shown)?;
+        self.shown = shown;
+        let meta = self.meta(person);
+        if let Some(tracked) = &self.tracked {
+            tracked.update(&meta);
+        }
+        Ok(Next::Reply(Reply::ok(Payload::empty())))
+    }
+
+    /// The connection's own fields and the server's, which win.
+    fn meta(&self, person: &Person) -> Map<String, Value> {
+        let mut meta = self.shown.clone();
+        meta.insert("name".to_owned(), person.name.clone().into());
+        meta.insert("joined_at".to_owned(), self.joined_at.to_string().into());
+        meta.insert("node".to_owned(), (*self.shared.node).into());
+        meta
+    }
+}
+
+fn check_presence(shown: &Map<String, Value>) -> Result<(), Error> {
+    if Value::Object(shown.clone()).to_string().len() > MAX_PRESENCE {
+        return Err(Error::TooLarge(format!("presence fields are larger than {MAX_PRESENCE} bytes; show less")));
+    }
+    Ok(())
+}
+
+fn broadcast(cx: &Context, by: &Person, text: &str) -> Result<Next, Error> {
+    #[derive(Deserialize)]
+    struct Fields {
+        event: String,
+        payload: Option<Box<RawValue>>,
+    }
+    #[derive(serde::Serialize)]
+    struct Sent<'a> {
+        event: &'a str,
+        payload: &'a RawValue,
+        by: &'a Person,
+    }
+    let Fields { event, payload } = fields(text)?;
+    if event.is_empty() || event.len() > MAX_EVENT {
+        return Err(Error::Invalid(format!("event must have 1 to {MAX_EVENT} bytes")));
+    }
+    let nothing = RawValue::from_string("{}".to_owned()).unwrap_or_default();
+    let sent = Sent { event: &event, payload: payload.as_deref().unwrap_or(&nothing), by };
+    cx.broadcast_from("broadcast", Payload::json(&sent));
+    Ok(Next::Reply(Reply::ok(Payload::empty())))
+}
+
+/// Shows the turns that run on this node as presences of their agents.
+pub struct AgentsAtWork {
+    presence: Tracker,
+    node: Arc<str>,
+    turns: DashMap<String, Tracked>,
+}
+
+impl AgentsAtWork {
+    /// Nothing runs yet.
+    pub fn new(presence: Tracker, node: &str) -> Self {
+        Self { presence, node: node.into(), turns: DashMap::new() }
+    }
+}
+
+impl TurnObserver for AgentsAtWork {
+    fn started(&self, session: &str, turn: &Turn) {
+        let agent = Person::agent(&turn.agent);
+        let meta = Map::from_iter([
+            ("name".to_owned(), agent.name.into()),
+            ("joined_at".to_owned(), clock::now().to_string().into()),
+            ("node".to_owned(), (*self.node).into()),
+            ("status".to_owned(), "running".into()),
+            ("turn_id".to_owned(), turn.id.clone().into()),
+        ]);
+        let tracked = self.presence.track(&topic_of(session), &agent.id, &meta);
+        self.turns.insert(turn.id.clone(), tracked);
+    }
+
+    fn ended(&self, _session: &str, turn: &Turn) {
+        // Taken out first and dropped after: its drop publishes, which must not happen under the map's lock.
+        let ended = self.turns.remove(&turn.id);
+        drop(ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l9_whatever_is_no_cursor_gives_a_snapshot_with_its_reason() {
+        let start = |json: &str| {
+            let params: JoinParams<'_> = serde_json::from_str(json).unwrap();
+            cursor(params.last_seq, params.epoch)
+        };
+        let invalid = From::Start(SnapshotReason::CursorInvalid);
+        assert_eq!(start("{}"), From::Start(SnapshotReason::FirstJoin));
+        assert_eq!(start(r#"{"last_seq":null,"epoch":null}"#), From::Start(SnapshotReason::FirstJoin));
+        assert_eq!(start(r#"{"last_seq":4,"epoch":"e"}"#), From::Cursor { seq: 4, epoch: "e".into() });
+        for bad in ["-1", "\"4\"", "4.5", "1e300", "99999999999999999999999", "true", "[4]", "{}"] {
+            assert_eq!(start(&format!(r#"{{"last_seq":{bad},"epoch":"e"}}"#)), invalid, "{bad}");
+        }
+        for bad in [r#"{"last_seq":4}"#, r#"{"last_seq":4,"epoch":7}"#] {
+            assert_eq!(start(bad), invalid, "{bad}");
+        }
+    }
+}

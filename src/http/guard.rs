@@ -1,0 +1,80 @@
+//! Who may write over HTTP: a web page of another site must not be able to, whatever it makes a browser send.
+//!
+//! A write carries `application/json`, which a page of another site cannot send unasked; an `Origin`, if there is one,
+//! must be allowed; and on a loopback address the `Host` must be a name of this machine or of an allowed origin, so
+//! that a name that was pointed at 127.0.0.1 does not pass for it.
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{Api, error::Problem};
+use crate::transport::Origins;
+
+/// The rules for writes.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Which origins may write.
+    pub origins: Origins,
+    /// Whether the server listens on a loopback address.
+    pub loopback: bool,
+}
+
+/// Middleware before the API's handlers.
+pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Err(problem) = api.guard.admit(request.headers())
+    {
+        return problem.into_response();
+    }
+    next.run(request).await
+}
+
+impl Guard {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let detail = "a write needs the header Content-Type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid", detail));
+        }
+        let host = text(header::HOST);
+        if !self.origins.allow(text(header::ORIGIN), host) {
+            return Err(Problem::unauthorized("this origin may not write; add it to allowed-origins"));
+        }
+        if self.loopback && !host.is_some_and(|host| is_local(host) || self.origins.names(host)) {
+            return Err(Problem::unauthorized("this Host is not this machine; add it to allowed-origins"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a `Host` header names this machine itself.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for good in ["localhost", "LocalHost:4000", "127.0.0.1:80", "127.9.9.9", "[::1]:4000", "a.localhost:1"] {
+            assert!(is_local(good), "{good}");
+        }
+        for bad in ["example.com", "evil.com:4000", "localhost.evil.com", "10.0.0.1", "[::2]:1", ""] {
+            assert!(!is_local(bad), "{bad}");
+        }
+    }
+}
