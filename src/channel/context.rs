@@ -1,0 +1,131 @@
+//! What a channel's code may use while it runs.
+//!
+//! Knows the channel's cell, no transport. Everything it sends goes into the connection's bounded outbox; what is
+//! pushed during a join waits for the reply, since that is the first frame of a channel.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Cell, ConnectionId};
+use crate::{
+    auth::Identity,
+    protocol::{Broadcast, Payload, Ref, Reply, Wire, codes::CloseCode},
+    pubsub::{Kind, PubSub, Published, SubscriberId},
+};
+
+/// A channel's view of its surroundings.
+pub struct Context {
+    pub(super) cell: Arc<Cell>,
+    pub(super) subscriber: SubscriberId,
+    pub(super) reference: Ref,
+    pub(super) received: Instant,
+    pub(super) sending: Sending,
+}
+
+/// What happens to a push.
+pub(super) enum Sending {
+    /// It waits for the reply to the join.
+    Held(Vec<Wire>),
+    /// It is queued.
+    Now,
+    /// It goes nowhere: another channel has taken this one's place.
+    Muted,
+}
+
+impl Context {
+    /// The topic that is served.
+    pub fn topic(&self) -> &str {
+        self.cell.name()
+    }
+
+    /// Whom the connection speaks for now.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.cell.connection().identity()
+    }
+
+    /// Renews whom the connection speaks for, at once for all its channels.
+    pub fn set_identity(&self, identity: Identity) {
+        self.cell.connection().set_identity(identity);
+    }
+
+    /// Names the connection on this node.
+    pub fn connection_id(&self) -> ConnectionId {
+        self.cell.connection().id()
+    }
+
+    /// Names this channel's subscription on this node.
+    pub fn subscriber_id(&self) -> SubscriberId {
+        self.subscriber
+    }
+
+    /// The topics of this node.
+    pub fn pubsub(&self) -> &PubSub {
+        self.cell.host().pubsub()
+    }
+
+    /// When the push that is being handled, or the join, was received.
+    pub fn received_at(&self) -> Instant {
+        self.received
+    }
+
+    /// When it will be answered `unavailable`.
+    pub fn deadline(&self) -> Instant {
+        self.received + self.cell.host().options().answer_within
+    }
+
+    /// Sends `event` to this client. Clients expect `payload` to be a JSON object.
+    pub fn push(&mut self, event: &str, payload: &Payload) {
+        let Some(wire) = self.cell.encode_push(event, payload) else { return };
+        match &mut self.sending {
+            Sending::Held(held) => held.push(wire),
+            Sending::Now => self.cell.connection().outbox().push(wire),
+            Sending::Muted => {}
+        }
+    }
+
+    /// Waits until the client has read enough for more to be sent; for those who push a lot at once.
+    pub async fn room(&self) {
+        self.cell.connection().outbox().room().await;
+    }
+
+    /// Sends `event` to everybody on the topic, this client included, who gets it before the answer to its push.
+    pub fn broadcast(&self, event: &str, payload: Payload) {
+        self.publish(None, event, payload);
+    }
+
+    /// Sends `event` to everybody else on the topic. Other channels of the same user get it.
+    pub fn broadcast_from(&self, event: &str, payload: Payload) {
+        self.publish(Some(self.subscriber), event, payload);
+    }
+
+    fn publish(&self, from: Option<SubscriberId>, event: &str, payload: Payload) {
+        let broadcast = Broadcast::new(self.cell.shared_name(), event, payload);
+        self.pubsub().publish(self.topic(), Published { kind: Kind::Ephemeral, from, broadcast });
+    }
+
+    /// The way to answer the push that is being handled after it was handled; the handler then says
+    /// [`super::Next::NoReply`].
+    pub fn reply_later(&self) -> ReplyHandle {
+        ReplyHandle { cell: Arc::clone(&self.cell), reference: self.reference.clone() }
+    }
+
+    /// Closes the whole connection.
+    pub fn disconnect(&self, code: CloseCode, reason: &'static str) {
+        self.cell.connection().outbox().close(code, reason);
+    }
+}
+
+/// Answers one push, at any time and as often as it likes. Clones answer the same push.
+#[derive(Clone)]
+pub struct ReplyHandle {
+    cell: Arc<Cell>,
+    reference: Ref,
+}
+
+impl ReplyHandle {
+    /// Queues an answer. Without effect once the channel has ended.
+    pub fn send(&self, reply: &Reply) {
+        self.cell.reply_late(&self.reference, reply);
+    }
+}

@@ -1,0 +1,151 @@
+//! What serves the channels of a node: routes, topics, limits, and the tasks that are running.
+//!
+//! Knows no connection. Its invariant: every task that a channel runs in is tracked here, and can be waited for.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_util::task::TaskTracker;
+
+use super::{Channel, Router};
+use crate::pubsub::PubSub;
+
+/// Limits on connections and their channels.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many bytes may wait to be read by one client before broadcasts fall back to replay.
+    pub max_queue_bytes: usize,
+    /// How many bytes of pushes of one client may wait to be handled before they are answered `rate_limited`.
+    pub max_inbox_bytes: usize,
+    /// How many pushes may wait in one channel before they are answered `rate_limited`.
+    pub max_inbox: usize,
+    /// How many topics one connection may join.
+    pub max_topics: usize,
+    /// How long a join or a push may take, counted from when it was received.
+    pub answer_within: Duration,
+    /// How long a channel may take to say goodbye.
+    pub terminate_within: Duration,
+    /// The pause after a log could not be read.
+    pub replay_pause: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_queue_bytes: 1024 * 1024,
+            max_inbox_bytes: 1024 * 1024,
+            max_inbox: 256,
+            max_topics: 100,
+            answer_within: Duration::from_secs(8),
+            terminate_within: Duration::from_secs(5),
+            replay_pause: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What serves the channels of a node. Clones share it.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    router: Router,
+    pubsub: PubSub,
+    options: Options,
+    tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
+    tally: Tally,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    channels: AtomicU64,
+    deliveries: AtomicU64,
+    slow_consumers: AtomicU64,
+    pages: AtomicU64,
+}
+
+/// What has happened so far on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Channels that are joined now.
+    pub channels: u64,
+    /// Broadcasts that were queued for a client.
+    pub deliveries: u64,
+    /// Times that a subscription fell behind.
+    pub slow_consumers: u64,
+    /// Pages of a log that were sent to those who were behind.
+    pub pages: u64,
+}
+
+impl Host {
+    /// Serves `router`'s channels over `pubsub`. To be called inside the tokio runtime that is to run them.
+    pub fn new(router: Router, pubsub: PubSub, options: Options) -> Self {
+        let (tasks, tally) = (TaskTracker::new(), Tally::default());
+        let runtime = tokio::runtime::Handle::current();
+        Self { inner: Arc::new(Inner { router, pubsub, options, tasks, runtime, tally }) }
+    }
+
+    /// The topics of this node.
+    pub fn pubsub(&self) -> &PubSub {
+        &self.inner.pubsub
+    }
+
+    /// The limits.
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        let tally = &self.inner.tally;
+        Counts {
+            channels: tally.channels.load(Ordering::Relaxed),
+            deliveries: tally.deliveries.load(Ordering::Relaxed),
+            slow_consumers: tally.slow_consumers.load(Ordering::Relaxed),
+            pages: tally.pages.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until no channel has anything left to do, at most for `limit`. To be called when all connections are
+    /// closed. Whether everything came to its end.
+    pub async fn finished(&self, limit: Duration) -> bool {
+        self.inner.tasks.close();
+        tokio::time::timeout(limit, self.inner.tasks.wait()).await.is_ok()
+    }
+
+    pub(super) fn open(&self, topic: &str) -> Option<Box<dyn Channel>> {
+        self.inner.router.open(topic)
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.tasks.spawn_on(task, &self.inner.runtime);
+    }
+
+    pub(super) fn count_joined(&self) {
+        self.inner.tally.channels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_ended(&self) {
+        self.inner.tally.channels.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_delivery(&self) {
+        self.inner.tally.deliveries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_slow(&self) {
+        self.inner.tally.slow_consumers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_page(&self) {
+        self.inner.tally.pages.fetch_add(1, Ordering::Relaxed);
+    }
+}
