@@ -1,2 +1,4 @@
 //! The binary.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rejoin::cli::main()
+}

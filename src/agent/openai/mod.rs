@@ -64,7 +64,6 @@ impl OpenAi {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("rejoin/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&base) {
-            // A proxy set for the outside world cannot reach this machine's own services.
             builder = builder.no_proxy();
         }
         let client = builder.build().map_err(|source| Error::Client { agent: name.to_owned(), source })?;
@@ -227,7 +226,8 @@ fn completions(mut base: Url) -> Url {
     base
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether `url` is on this machine, where a proxy for the outside world must not be asked.
+pub fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -1,0 +1,107 @@
+//! What each command does, from what was typed to its end.
+
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use clap::ArgMatches;
+use tokio::runtime::Runtime;
+
+use super::{Failure, client::Target, send, tail, usage};
+use crate::{
+    config::{Config, Flags, Loaded},
+    server, telemetry,
+};
+
+/// Runs the command that this process was called with.
+pub(super) fn run() -> Result<(), Failure> {
+    let Some(matches) = usage::parse(std::env::args_os())? else { return Ok(()) };
+    let mut flags = Flags::default();
+    flags.take(&matches);
+    match matches.subcommand() {
+        Some(("migrate", own)) => migrate(load(flags, own)?, own.get_flag("new-history")),
+        Some(("check-config", own)) => check_config(&load(flags, own)?),
+        Some(("send", own)) => {
+            let target = target(&flags, own)?;
+            runtime()?.block_on(send::run(&target, &required(own, "session"), &required(own, "text")))
+        }
+        Some(("tail", own)) => {
+            let target = target(&flags, own)?;
+            runtime()?.block_on(tail::run(&target, &required(own, "topic")))
+        }
+        Some((_, own)) => serve(load(flags, own)?),
+        None => serve(load(flags, &matches)?),
+    }
+}
+
+fn load(mut flags: Flags, own: &ArgMatches) -> Result<Loaded, Failure> {
+    flags.take(own);
+    Config::load(&flags).map_err(Failure::usage)
+}
+
+fn serve(loaded: Loaded) -> Result<(), Failure> {
+    start_logs(&loaded)?;
+    let runtime = runtime()?;
+    let end = runtime.block_on(server::run(loaded.config)).map_err(Failure::caused);
+    // Whatever still runs was told to stop and had its time.
+    runtime.shutdown_background();
+    end
+}
+
+fn migrate(loaded: Loaded, new_history: bool) -> Result<(), Failure> {
+    start_logs(&loaded)?;
+    runtime()?.block_on(server::migrate(&loaded.config, new_history)).map_err(Failure::caused)
+}
+
+fn check_config(loaded: &Loaded) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    for option in &loaded.effective {
+        let value = option.value.as_deref().map_or_else(|| "(not set)".to_owned(), |value| format!("{value:?}"));
+        writeln!(out, "{} = {value}  # {}", option.key, option.source).map_err(Failure::caused)?;
+    }
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
+}
+
+fn start_logs(loaded: &Loaded) -> Result<(), Failure> {
+    telemetry::init(&loaded.config.log_level, loaded.config.log_format).map_err(Failure::usage)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::caused)
+}
+
+/// Whom a client's command talks to, and as whom. Without a URL it is the server that these options would start.
+fn target(flags: &Flags, own: &ArgMatches) -> Result<Target, Failure> {
+    let text = |name| own.get_one::<String>(name).filter(|text| !text.is_empty()).cloned();
+    let url = match text("url") {
+        Some(url) => url,
+        None => {
+            let listen = Config::load(flags).map_err(Failure::usage)?.config.listen;
+            format!("http://{}", std::net::SocketAddr::new(reachable(listen.ip()), listen.port()))
+        }
+    };
+    let options = [("user_id", text("user")), ("name", text("name")), ("token", text("token"))];
+    let identity = options.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    Target::new(&url, identity).map_err(Failure::usage)
+}
+
+/// The address at which this machine reaches what listens on `ip`.
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+fn required(own: &ArgMatches, name: &str) -> String {
+    own.get_one::<String>(name).cloned().unwrap_or_default()
+}
