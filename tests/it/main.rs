@@ -1,1 +1,4 @@
 //! Integration tests.
+
+mod agent_openai;
+mod support;
