@@ -1,0 +1,34 @@
+/** How the library and the demo page are built; `build` and `check-bundle` share it. */
+import { copyFile, mkdir } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+/** The folder of this package. */
+export const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** What the server embeds and serves. */
+export const PAGE_FILES = ["index.html", "app.js", "app.css"];
+
+/** The demo page, phoenix inside; the same input gives the same bytes. */
+export async function bundlePage(folder) {
+  await mkdir(folder, { recursive: true });
+  const common = { absWorkingDir: root, bundle: true, minify: true, legalComments: "none", logLevel: "warning" };
+  const target = ["es2022", "chrome110", "firefox115", "safari16.4"];
+  await build({ ...common, target, format: "esm", entryPoints: ["demo/main.ts"], outfile: `${folder}/app.js` });
+  await build({ ...common, target, entryPoints: ["demo/style.css"], outfile: `${folder}/app.css` });
+  await copyFile(`${root}/demo/index.html`, `${folder}/index.html`);
+}
+
+/** The library as one module; phoenix stays a dependency. */
+export async function bundleLibrary(folder) {
+  await build({
+    absWorkingDir: root,
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    packages: "external",
+    entryPoints: ["src/index.ts"],
+    outfile: `${folder}/index.js`,
+    logLevel: "warning",
+  });
+}

@@ -1,0 +1,80 @@
+/**
+ * What can go wrong with a request, as one typed error.
+ *
+ * `reason` is the server's own word where the server answered, and one of `timeout`, `disconnected`, `left` where this
+ * client gave up. `uncertain` says whether it may have happened nevertheless: then repeat it with the same id.
+ */
+
+/** The reasons that the server gives, and those of this client. */
+export type ErrorReason =
+  | "invalid"
+  | "unauthorized"
+  | "not_found"
+  | "busy"
+  | "queue_full"
+  | "conflict"
+  | "too_large"
+  | "rate_limited"
+  | "draining"
+  | "unavailable"
+  | "timeout"
+  | "disconnected"
+  | "left";
+
+const UNCERTAIN: ReadonlySet<string> = new Set<ErrorReason>(["unavailable", "timeout", "disconnected"]);
+
+/** Joins refused for one of these are not tried again by themselves: nothing would change. */
+const FINAL: ReadonlySet<string> = new Set<ErrorReason | "unmatched topic">([
+  "invalid",
+  "unauthorized",
+  "not_found",
+  "conflict",
+  "too_large",
+  "unmatched topic",
+]);
+
+const OWN_TEXTS: Readonly<Record<string, string>> = {
+  timeout: "The server did not answer in time. Try again; with the same id nothing happens twice.",
+  disconnected: "The connection was lost before the answer came. Try again; with the same id nothing happens twice.",
+  left: "The session was left before the answer came. Join it again.",
+};
+
+/** A request that was refused, or that got no answer. */
+export class RejoinError extends Error {
+  override readonly name = "RejoinError";
+  /** A word for programs; a server may know more words than `ErrorReason`. */
+  readonly reason: ErrorReason | (string & {});
+  /** The id of the message, where the request was a `send`: send it again with this id. */
+  readonly id: string | undefined;
+
+  constructor(reason: ErrorReason | (string & {}), message?: string, id?: string) {
+    super(message ?? OWN_TEXTS[reason] ?? `The server refused: ${reason}.`);
+    this.reason = reason;
+    this.id = id;
+  }
+
+  /** Whether it may have happened although there is no answer that says so. */
+  get uncertain(): boolean {
+    return UNCERTAIN.has(this.reason);
+  }
+
+  /** Whether the same join would be refused again. */
+  get isFinal(): boolean {
+    return FINAL.has(this.reason);
+  }
+
+  /** The same error, naming the message that was to be sent. */
+  withId(id: string): RejoinError {
+    return new RejoinError(this.reason, this.message, id);
+  }
+}
+
+/** Makes an error of whatever a server answered with status `error`. */
+export function errorFrom(response: unknown): RejoinError {
+  const { reason, message } = (typeof response === "object" && response !== null ? response : {}) as {
+    reason?: unknown;
+    message?: unknown;
+  };
+  const word = typeof reason === "string" && reason !== "" ? reason : "unavailable";
+  return new RejoinError(word, typeof message === "string" && message !== "" ? message : undefined);
+}

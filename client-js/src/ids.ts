@@ -1,0 +1,7 @@
+/** Random ids, also on pages without a secure context (where `crypto.randomUUID` does not exist). */
+
+/** 128 random bits as 32 hexadecimal digits. */
+export function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
