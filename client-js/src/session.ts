@@ -85,7 +85,7 @@ const ANEW_AFTER_MS = [0, 1_000, 2_000, 5_000, 10_000] as const;
 /** After so many joins with a cursor that came to nothing, the cursor itself is doubted. */
 const TRUST_CURSOR_TIMES = 2;
 
-/** What a session needs of its connection. */
+/** @internal What a session needs of its connection. */
 export interface Host {
   readonly socket: Socket;
   readonly requestTimeoutMs: number;

@@ -1,0 +1,86 @@
+/**
+ * A server for the page alone: its files and its socket, answered inside the browser's own process.
+ *
+ * It says what the test says; joins, sends and heartbeats are recorded, and answered where the test gave an answer.
+ */
+import { readFile } from "node:fs/promises";
+import type { BrowserContext, WebSocketRoute } from "playwright-core";
+import type { JoinReply, SessionEvent } from "../../src/index.js";
+
+const TYPES: Readonly<Record<string, string>> = {
+  "index.html": "text/html",
+  "app.js": "text/javascript",
+  "app.css": "text/css",
+};
+
+type Payload = Readonly<Record<string, unknown>>;
+type Answer = (payload: Payload) => object;
+
+export class MockServer {
+  static readonly url = "http://mock.test";
+  readonly frames: { readonly event: string; readonly payload: Payload }[] = [];
+  readonly #answers = new Map<string, Answer>();
+  #socket: WebSocketRoute | null = null;
+  #join: { readonly ref: string; readonly topic: string } | null = null;
+  #lastSeq = 0;
+  /** While false, connections are closed as soon as they are made. */
+  up = true;
+
+  async serve(context: BrowserContext): Promise<void> {
+    await context.route(`${MockServer.url}/**`, async (route) => {
+      const file = new URL(route.request().url()).pathname.slice(1) || "index.html";
+      const contentType = TYPES[file];
+      if (contentType === undefined) return route.fulfill({ status: 404 });
+      const body = await readFile(new URL(`../../demo/dist/${file}`, import.meta.url));
+      return route.fulfill({ body, contentType });
+    });
+    await context.routeWebSocket(/\/socket\/websocket/u, (socket) => this.#accept(socket));
+  }
+
+  /** How a push or join of that event is answered from now on. */
+  on(event: string, answer: Answer): void {
+    this.#answers.set(event, answer);
+  }
+
+  /** Events that continue what the page holds. */
+  events(...events: readonly SessionEvent[]): void {
+    this.push("events", { prev: this.#lastSeq, events });
+    this.#lastSeq = events.at(-1)?.seq ?? this.#lastSeq;
+  }
+
+  push(event: string, payload: object): void {
+    if (this.#join) this.#send([this.#join.ref, null, this.#join.topic, event, payload]);
+  }
+
+  /** The connection breaks. */
+  async drop(): Promise<void> {
+    this.up = false;
+    await this.#socket?.close({ code: 1012 });
+  }
+
+  #accept(socket: WebSocketRoute): void {
+    if (!this.up) {
+      void socket.close({ code: 1013 });
+      return;
+    }
+    this.#socket = socket;
+    socket.onMessage((text) => this.#onFrame(String(text)));
+  }
+
+  #onFrame(text: string): void {
+    const [joinRef, ref, topic, event, payload] = JSON.parse(text) as [string, string, string, string, Payload];
+    this.frames.push({ event, payload });
+    const answer = event === "heartbeat" ? (): object => ({}) : this.#answers.get(event);
+    if (!answer) return;
+    const response = answer(payload);
+    if (event === "phx_join") {
+      this.#join = { ref, topic };
+      this.#lastSeq = (response as JoinReply).replay.to;
+    }
+    this.#send([joinRef, ref, topic, "phx_reply", { status: "ok", response }]);
+  }
+
+  #send(frame: readonly unknown[]): void {
+    this.#socket?.send(JSON.stringify(frame));
+  }
+}
