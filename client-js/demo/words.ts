@@ -32,7 +32,7 @@ function viewOf(turn: Turn): TurnView | null {
     case "running":
       return { ...base, reason: "", text: runningText(turn), action: "stop" };
     case "queued":
-      return { ...base, reason: "", text: queuedText(turn), action: "stop" };
+      return { ...base, reason: "", text: queuedText(turn), action: "none" };
     case "failed": {
       const text = turn.error?.message ?? "The agent failed.";
       return { ...base, reason: turn.error?.code ?? "", text: `interrupted — ${text}`, action: "retry" };
@@ -97,11 +97,11 @@ export function initials(name: string): string {
   return letters.join("").toUpperCase() || "?";
 }
 
-/** A hue of its own for everyone, the same in every window. */
+/** A hue for everyone, the same in every window (FNV-1a, so that ids that differ little look different). */
 export function hue(id: string): number {
-  let hash = 7;
-  for (const char of id) hash = (hash * 31 + (char.codePointAt(0) ?? 0)) % 3_600;
-  return hash % 360;
+  let hash = 0x811c9dc5;
+  for (const char of id) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193);
+  return (hash >>> 8) % 360;
 }
 
 /** All plain text of a message. */

@@ -1,5 +1,5 @@
 /** How the library and the demo page are built; `build` and `check-bundle` share it. */
-import { copyFile, mkdir } from "node:fs/promises";
+import { copyFile, mkdir, readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -14,7 +14,10 @@ export async function bundlePage(folder) {
   await mkdir(folder, { recursive: true });
   const common = { absWorkingDir: root, bundle: true, minify: true, legalComments: "none", logLevel: "warning" };
   const target = ["es2022", "chrome110", "firefox115", "safari16.4"];
-  await build({ ...common, target, format: "esm", entryPoints: ["demo/main.ts"], outfile: `${folder}/app.js` });
+  // The page carries phoenix inside, so it carries its licence too.
+  const licence = await readFile(`${root}/node_modules/phoenix/LICENSE.md`, "utf8");
+  const banner = { js: `/*! Contains phoenix.\n${licence.trim()}\n*/` };
+  await build({ ...common, target, banner, format: "esm", entryPoints: ["demo/main.ts"], outfile: `${folder}/app.js` });
   await build({ ...common, target, entryPoints: ["demo/style.css"], outfile: `${folder}/app.css` });
   await copyFile(`${root}/demo/index.html`, `${folder}/index.html`);
 }

@@ -23,6 +23,7 @@ describe.skipIf(chromiumPath() === undefined || !existsSync(chromiumPath() ?? ""
     context = await browser.newContext({ viewport: { width: 1100, height: 760 }, colorScheme: "light" });
     server = new MockServer();
     await server.serve(context);
+    await context.addInitScript(() => sessionStorage.setItem("rejoin:user", "u1"));
     page = await context.newPage();
     page.setDefaultTimeout(LIMIT_MS);
     server.on("phx_join", () => snapshot(0));
@@ -42,6 +43,7 @@ describe.skipIf(chromiumPath() === undefined || !existsSync(chromiumPath() ?? ""
     await open();
     server.push("presence_state", {
       u2: { metas: [{ phx_ref: "1", name: "Ben" }] },
+      u1: { metas: [{ phx_ref: "4", name: "Ada" }] },
       u3: { metas: [{ phx_ref: "3", name: "Chloé Diaz" }] },
       "agent:echo": { metas: [{ phx_ref: "2", status: "running", turn_id: "t1" }] },
     });
@@ -66,7 +68,7 @@ describe.skipIf(chromiumPath() === undefined || !existsSync(chromiumPath() ?? ""
 
   it("shows who is here, what streams and what waits", async () => {
     await openBusy();
-    expect(await by("person").count()).toBe(2);
+    expect(await by("person").allTextContents()).toEqual(["AAda (you)", "BBen", "CDChloé Diaz"]);
     expect(await by("agent").textContent()).toContain("echo");
     const streaming = page.locator('[data-testid=message][data-status=streaming]');
     expect(await streaming.getByTestId("message-text").textContent()).toContain("January 1610");
