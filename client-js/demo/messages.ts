@@ -121,23 +121,24 @@ class PartView {
   readonly kind: Part["kind"];
   readonly element: HTMLElement;
   readonly #text = document.createTextNode("");
+  readonly #textBox = el("div", { class: "text", hidden: "" }, this.#text);
   readonly #value = el("pre", { hidden: "" });
   readonly #summary = el("summary");
   #shown: Part | null = null;
 
   constructor(part: Part) {
     this.kind = part.kind;
-    const text = el("div", { class: "text" }, this.#text);
     this.element =
       part.kind === "text"
-        ? el("div", { class: "part", "data-kind": "text" }, text, this.#value)
-        : el("details", { class: "part", "data-kind": part.kind }, this.#summary, text, this.#value);
+        ? el("div", { class: "part", "data-kind": "text" }, this.#textBox, this.#value)
+        : el("details", { class: "part", "data-kind": part.kind }, this.#summary, this.#textBox, this.#value);
   }
 
   update(part: Part): void {
     if (part === this.#shown) return;
     this.#shown = part;
     growText(this.#text, part.text ?? "");
+    this.#textBox.hidden = this.#text.data === "";
     setText(this.#summary, partTitle(part));
     this.#value.hidden = part.value === undefined;
     if (part.value !== undefined) setText(this.#value, JSON.stringify(part.value, null, 2));

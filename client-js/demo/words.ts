@@ -97,11 +97,12 @@ export function initials(name: string): string {
   return letters.join("").toUpperCase() || "?";
 }
 
-/** A hue for everyone, the same in every window (FNV-1a, so that ids that differ little look different). */
+/** A hue for everyone, the same in every window; mixed well, so that ids that differ little look different. */
 export function hue(id: string): number {
   let hash = 0x811c9dc5;
   for (const char of id) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193);
-  return (hash >>> 8) % 360;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  return ((hash ^ (hash >>> 13)) >>> 0) % 360;
 }
 
 /** All plain text of a message. */
