@@ -1,1 +1,258 @@
-//! Wiring.
+//! The one place where the parts are wired together: store, sessions, channels, transports, HTTP.
+//!
+//! [`run`] is the whole life of the program `rejoin serve`; [`Server`] is the same for those who embed it. Its
+//! invariant is the order of beginning and end: no connection before what dead predecessors left is ended, and no
+//! exit before every task that was begun is awaited or has had its time.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    agent::{self, Registry},
+    auth::Identity,
+    channel::{self, Host, Router},
+    channels::session::{AgentsAtWork, Shared},
+    config::Config,
+    http::{Api, Guard},
+    presence::Tracker,
+    pubsub::PubSub,
+    session::{self, Sessions},
+    shutdown::Shutdown,
+    store::{self, Sqlite, Store, sqlite},
+    transport::{self, Connect, Origins},
+};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: choose a free address with --listen, or port 0 for any free port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An agent cannot be made.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    /// An entry of `allowed-origins` is none.
+    #[error("allowed-origins: {0}")]
+    Origins(#[from] transport::BadPattern),
+    /// The system does not let the process hear signals.
+    #[error("signals cannot be handled")]
+    Signals(#[source] std::io::Error),
+}
+
+/// How long the last steps of an end may take.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+/// Clients come back over this time for each thousand of them that a drain closes.
+const SPREAD_PER_THOUSAND: Duration = Duration::from_secs(1);
+
+/// Runs a server from its ready line to its end by signal.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let shutdown = Shutdown::on_signals().map_err(Error::Signals)?;
+    let server = tokio::select! {
+        server = Box::pin(Server::start(config)) => server?,
+        // Asked to end before it was ready: there is nothing to drain.
+        () = shutdown.drain().cancelled() => return Ok(()),
+    };
+    #[expect(clippy::print_stdout, reason = "the ready line, the one thing that is printed there")]
+    {
+        println!("rejoin listening on http://{}", server.address());
+    }
+    shutdown.drain().cancelled().await;
+    tokio::select! {
+        () = server.stop() => {}
+        () = shutdown.now().cancelled() => tracing::warn!("asked twice: ending at once"),
+    }
+    shutdown.finish();
+    Ok(())
+}
+
+/// Brings the schema of the configured store up to date; with `new_history` also begins a new history, after which no
+/// cursor of the time before is honoured.
+///
+/// # Errors
+/// Whatever keeps the store from being written, another server that uses it among them.
+pub async fn migrate(config: &Config, new_history: bool) -> Result<(), Error> {
+    let store = open(config, true).await?;
+    if new_history {
+        let history = store.new_history().await?;
+        tracing::info!(history, "a new history has begun: every client starts from a snapshot");
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn open(config: &Config, migrate: bool) -> Result<Sqlite, Error> {
+    let readers = u32::try_from(config.database_pool).unwrap_or(u32::MAX);
+    Ok(Sqlite::open(&config.database, &sqlite::Options { readers, migrate }).await?)
+}
+
+/// A server that serves.
+pub struct Server {
+    address: SocketAddr,
+    sessions: Sessions,
+    store: Arc<dyn Store>,
+    host: Host,
+    transport: transport::State,
+    /// Answers that are on their way.
+    answers: TaskTracker,
+    /// Ends the listener.
+    listener: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// Opens the store, ends what dead predecessors left running, and listens. When this returns it is ready.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let agents = Registry::build(&config.agent, &config.agents)?;
+        Self::start_with(config, agents).await
+    }
+
+    /// As [`Server::start`], with agents of one's own: the library's way in.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub async fn start_with(config: Config, agents: Registry) -> Result<Self, Error> {
+        let origins = Origins::parse(config.allowed_origins.as_deref().unwrap_or_default())?;
+        // Listening first: a second server on the same address must not touch the store.
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| Error::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+        let store: Arc<dyn Store> = Arc::new(open(&config, config.migrate).await?);
+        let (pubsub, answers) = (PubSub::new(), TaskTracker::new());
+        let presence = Tracker::new(pubsub.clone());
+        let observer = Arc::new(AgentsAtWork::new(presence.clone(), &config.node_name));
+        let sessions =
+            Sessions::start(store.clone(), pubsub.clone(), agents, observer, session_options(&config)).await?;
+        let shared = Shared::new(sessions.clone(), presence, &config.node_name, answers.clone());
+        let router = Router::new().route("session:*", move || shared.channel());
+        let host = Host::new(router, pubsub, channel_options(&config));
+        let transport = transport::State::new(host.clone(), connect(), transport_options(&config, origins.clone()));
+        let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };
+        let routes = transport::routes(transport.clone())
+            .merge(Api::new(sessions.clone(), guard).routes(config.max_message_bytes + BODY_BESIDE));
+        let token = CancellationToken::new();
+        let serving = tokio::spawn(transport::serve(listener, routes, token.clone()));
+        let drain_timeout = config.drain_timeout;
+        Ok(Self { address, sessions, store, host, transport, answers, listener: token, serving, drain_timeout })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Its connections.
+    pub fn connections(&self) -> &transport::Connections {
+        self.transport.connections()
+    }
+
+    /// Drains and ends: no new turns and no new sockets, connections closed over a while, running turns finished or,
+    /// when `drain-timeout` is over, cancelled as `shutdown`. Does not wait if nothing runs.
+    pub async fn stop(self) {
+        let connections = self.transport.connections();
+        connections.refuse_new();
+        self.sessions.drain().await;
+        let running: Vec<String> =
+            self.sessions.running_sessions().iter().map(|session| session::topic_of(session)).collect();
+        let spread = spread(connections.count(), self.drain_timeout);
+        let watches = |topic: &str| running.iter().any(|running| running == topic);
+        tokio::join!(connections.drain(spread, watches), self.sessions.shut_down(self.drain_timeout));
+        self.answers.close();
+        let ended = tokio::time::timeout(LAST_STEPS, self.answers.wait()).await.is_ok();
+        if !self.host.finished(LAST_STEPS).await || !ended {
+            tracing::warn!("some channels did not end in time");
+        }
+        self.listener.cancel();
+        if tokio::time::timeout(LAST_STEPS, self.serving).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+        self.store.close().await;
+    }
+}
+
+/// What an HTTP body may hold beside a message's content.
+const BODY_BESIDE: usize = 64 * 1024;
+
+fn spread(connections: usize, drain_timeout: Duration) -> Duration {
+    let thousands = u32::try_from(connections).unwrap_or(u32::MAX);
+    (SPREAD_PER_THOUSAND.saturating_mul(thousands) / 1_000).min(drain_timeout / 2)
+}
+
+fn session_options(config: &Config) -> session::Options {
+    session::Options {
+        node_name: config.node_name.clone(),
+        exclusive_node_name: config.exclusive_node_name,
+        lease_ttl: config.lease_ttl,
+        lease_renew: config.lease_renew,
+        delta_window: config.delta_window,
+        max_queue: config.max_queue,
+        agent_idle_timeout: config.agent_idle_timeout,
+        turn_timeout: config.turn_timeout,
+        max_message_bytes: config.max_message_bytes,
+    }
+}
+
+fn channel_options(config: &Config) -> channel::Options {
+    channel::Options {
+        max_queue_bytes: config.max_queue_bytes,
+        max_topics: config.max_topics,
+        ..channel::Options::default()
+    }
+}
+
+fn transport_options(config: &Config, origins: Origins) -> transport::Options {
+    transport::Options {
+        max_frame_bytes: config.max_frame_bytes,
+        idle_timeout: config.idle_timeout,
+        origins,
+        ..transport::Options::default()
+    }
+}
+
+/// Without tokens everybody is who they say they are.
+fn connect() -> Connect {
+    Arc::new(|params| {
+        Identity::open(params.get("user_id"), params.get("name")).map_err(|refused| {
+            tracing::info!(refused, "a socket was refused");
+            StatusCode::FORBIDDEN
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_sent_away_over_a_second_for_each_thousand_and_at_most_half_the_drain() {
+        let drain = Duration::from_secs(20);
+        assert_eq!(spread(0, drain), Duration::ZERO);
+        assert_eq!(spread(500, drain), Duration::from_millis(500));
+        assert_eq!(spread(3_000, drain), Duration::from_secs(3));
+        assert_eq!(spread(1_000_000, drain), Duration::from_secs(10));
+    }
+}

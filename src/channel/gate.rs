@@ -110,16 +110,15 @@ enum Presence {
 impl Gate {
     /// A gate that holds everything until the join is answered.
     pub(super) fn new() -> Self {
-        Self {
-            phase: Phase::Joining(Held::default()),
-            log: Log::None,
-            presence: Presence::Current,
-            missed: 0,
-        }
+        Self { phase: Phase::Joining(Held::default()), log: Log::None, presence: Presence::Current, missed: 0 }
     }
 
     /// One message from the topic.
-    pub(super) fn deliver(&mut self, message: &Arc<Published>, emit: &mut dyn FnMut(&Arc<Published>) -> bool) -> Effect {
+    pub(super) fn deliver(
+        &mut self,
+        message: &Arc<Published>,
+        emit: &mut dyn FnMut(&Arc<Published>) -> bool,
+    ) -> Effect {
         match &mut self.phase {
             Phase::Closed => Effect::Nothing,
             Phase::Joining(held) => {
@@ -160,11 +159,7 @@ impl Gate {
     }
 
     /// The join was answered: lets pass what was held. To be called once.
-    pub(super) fn open(
-        &mut self,
-        cursor: Option<Cursor>,
-        emit: &mut dyn FnMut(&Arc<Published>) -> bool,
-    ) -> Effect {
+    pub(super) fn open(&mut self, cursor: Option<Cursor>, emit: &mut dyn FnMut(&Arc<Published>) -> bool) -> Effect {
         let Phase::Joining(held) = std::mem::replace(&mut self.phase, Phase::Open) else { return Effect::Nothing };
         self.log = match cursor {
             None => Log::None,

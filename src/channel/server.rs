@@ -19,7 +19,7 @@ use crate::{
         Payload, Ref, Reply,
         codes::{event, protocol_reason, reason},
     },
-    pubsub::{Control, Published, Subscription, SubscriberId},
+    pubsub::{Control, Published, SubscriberId, Subscription},
 };
 
 /// A channel's state while its task runs, and while it is parked.
@@ -102,7 +102,9 @@ impl Server {
         match answer {
             Outcome::Done(Ok(joined)) => Ok(joined),
             Outcome::Done(Err(Refusal(response))) => Err(Reply::error(response)),
-            Outcome::Late | Outcome::Killed => Err(Reply::refuse(reason::UNAVAILABLE, "the join took too long: repeat it")),
+            Outcome::Late | Outcome::Killed => {
+                Err(Reply::refuse(reason::UNAVAILABLE, "the join took too long: repeat it"))
+            }
             Outcome::Panicked => {
                 tracing::error!(topic = self.cell.name(), "a channel panicked while it was joined");
                 Err(Reply::protocol(protocol_reason::JOIN_CRASHED))

@@ -34,6 +34,11 @@ pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) 
 }
 
 impl Guard {
+    /// Whether a host is that of an allowed origin, as behind a proxy that passes the public name on.
+    fn names(&self, host: &str) -> bool {
+        ["http", "https"].iter().any(|scheme| self.origins.allow(Some(&format!("{scheme}://{host}")), None))
+    }
+
     fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let kind = text(header::CONTENT_TYPE).unwrap_or_default();
@@ -46,7 +51,7 @@ impl Guard {
         if !self.origins.allow(text(header::ORIGIN), host) {
             return Err(Problem::unauthorized("this origin may not write; add it to allowed-origins"));
         }
-        if self.loopback && !host.is_some_and(|host| is_local(host) || self.origins.names(host)) {
+        if self.loopback && !host.is_some_and(|host| is_local(host) || self.names(host)) {
             return Err(Problem::unauthorized("this Host is not this machine; add it to allowed-origins"));
         }
         Ok(())

@@ -702,6 +702,7 @@ impl Work<'_> {
             started_seq: None,
             ended_at: None,
             ended_seq: None,
+            ended_by: None,
             reason: None,
             error: None,
             usage: None,
@@ -894,6 +895,7 @@ impl Work<'_> {
         turn.error = error;
         turn.ended_at = Some(self.world.now);
         turn.ended_seq = Some(self.session.last_seq + 1);
+        turn.ended_by = by.cloned();
         turn.owner = None;
         turn.intent = None;
         let turn = turn.clone();

@@ -9,8 +9,12 @@ pub mod fold;
 pub mod machine;
 pub mod message;
 pub mod turn;
-// mod view;
+mod view;
 
 pub use event::{Event, EventKind};
 pub use message::{Message, MessageStatus, Part, PartKind, Person, Role};
 pub use turn::{EndReason, Intent, Node, NodeState, Owner, Turn, TurnError, TurnStatus};
+pub use view::{View, ViewError, ViewTurn};
+
+#[cfg(test)]
+mod interleavings;

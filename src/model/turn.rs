@@ -200,6 +200,9 @@ pub struct Turn {
     pub ended_at: Option<Timestamp>,
     /// The seq of its terminal event.
     pub ended_seq: Option<u64>,
+    /// Who ended it, if a person did.
+    #[serde(default)]
+    pub ended_by: Option<Person>,
     /// Why it was cancelled.
     pub reason: Option<EndReason>,
     /// Why it failed.
@@ -236,6 +239,7 @@ impl Turn {
             queued_at: self.queued_at,
             started_at: self.started_at,
             ended_at: self.ended_at,
+            ended_by: self.ended_by.as_ref(),
             reason: self.reason,
             error: self.error.as_ref(),
             usage: self.usage.as_deref(),
@@ -269,6 +273,7 @@ pub struct WireTurn<'a> {
     queued_at: Timestamp,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    ended_by: Option<&'a Person>,
     reason: Option<EndReason>,
     error: Option<&'a TurnError>,
     usage: Option<&'a RawValue>,

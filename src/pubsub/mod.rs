@@ -118,6 +118,11 @@ impl PubSub {
         self.topics.len()
     }
 
+    /// The topics that have subscribers at this moment.
+    pub fn topic_names(&self) -> Vec<Arc<str>> {
+        self.topics.iter().map(|entry| Arc::clone(entry.key())).collect()
+    }
+
     fn find(&self, topic: &str) -> Option<Arc<Topic>> {
         self.topics.get(topic).map(|entry| Arc::clone(&entry))
     }
@@ -217,7 +222,9 @@ mod tests {
         std::thread::scope(|scope| {
             for publisher in 0..4 {
                 let pubsub = &pubsub;
-                scope.spawn(move || (0..250).for_each(|n| _ = pubsub.publish("t", message(&format!("{publisher}:{n}")))));
+                scope.spawn(move || {
+                    (0..250).for_each(|n| _ = pubsub.publish("t", message(&format!("{publisher}:{n}"))))
+                });
             }
         });
         let orders: Vec<_> = seen.iter().map(|seen| seen.0.lock().unwrap().clone()).collect();

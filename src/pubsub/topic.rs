@@ -30,11 +30,7 @@ impl Topic {
     }
 
     /// The new subscriber's slot; the subscriber itself where the topic has emptied meanwhile.
-    pub(super) fn add(
-        &self,
-        id: SubscriberId,
-        subscriber: Arc<dyn Subscriber>,
-    ) -> Result<usize, Arc<dyn Subscriber>> {
+    pub(super) fn add(&self, id: SubscriberId, subscriber: Arc<dyn Subscriber>) -> Result<usize, Arc<dyn Subscriber>> {
         let mut members = self.lock();
         if members.closed {
             return Err(subscriber);

@@ -5,7 +5,7 @@
 //! that every form of it decides alike. Its invariant: when [`Store::commit`] answers, what it answers survives a
 //! power cut, and every seq up to `last_seq` is there exactly once.
 
-mod sqlite;
+pub mod sqlite;
 
 #[cfg(test)]
 mod conformance;
