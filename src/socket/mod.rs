@@ -1,1 +1,173 @@
-//! Socket.
+//! One connection: which topics it has joined, and whom each frame is for.
+//!
+//! Knows no transport: messages are handed in as they arrive, and everything that goes out is in the outbox. Nothing
+//! here waits, so a heartbeat is answered whatever the channels are doing. The invariant: a topic is joined at most
+//! once per connection, and a frame meant for an earlier join of it is dropped.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::{
+    auth::Identity,
+    channel::{Cell, Connection, ConnectionId, Host, Outbox, Refused},
+    protocol::{
+        Error, Frame, Payload, Ref, Reply, Serializer, Topic,
+        codes::{CONNECTION_TOPIC, close, event, protocol_reason, reason},
+    },
+};
+
+/// One client's joined topics. Dropping it ends them.
+pub struct Socket {
+    host: Host,
+    connection: Arc<Connection>,
+    cells: Mutex<Vec<Arc<Cell>>>,
+}
+
+impl Socket {
+    /// A connection without topics yet, for `identity`, whose frames are written by `serializer`.
+    pub fn new(host: &Host, serializer: Serializer, identity: Identity) -> Self {
+        let options = host.options();
+        let outbox = Outbox::new(options.max_queue_bytes);
+        let connection = Connection::new(serializer, outbox, identity, options.max_inbox_bytes);
+        Self { host: host.clone(), connection: Arc::new(connection), cells: Mutex::default() }
+    }
+
+    /// Names the connection on this node.
+    pub fn id(&self) -> ConnectionId {
+        self.connection.id()
+    }
+
+    /// What is to be written.
+    pub fn outbox(&self) -> &Outbox {
+        self.connection.outbox()
+    }
+
+    /// Whom it speaks for now.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.connection.identity()
+    }
+
+    /// Handles a text message. One that is no frame closes the connection.
+    pub fn text(&self, text: &str) {
+        self.frame(self.connection.serializer().decode_text(text));
+    }
+
+    /// Handles a binary message. One that is no frame closes the connection.
+    pub fn binary(&self, bytes: &[u8]) {
+        self.frame(self.connection.serializer().decode_binary(bytes));
+    }
+
+    /// The names of the topics that are joined, or about to be.
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        self.living(|cell| cell.name().into())
+    }
+
+    /// Tells every channel that a restart is near, and closes once that is written.
+    pub fn drain(&self, reconnect_after_ms: u64) {
+        #[derive(serde::Serialize)]
+        struct Draining {
+            reconnect_after_ms: u64,
+        }
+        let payload = Payload::json(&Draining { reconnect_after_ms });
+        self.living(|cell| cell.push_draining(&payload));
+        self.outbox().finish(close::RESTART, "this server restarts");
+    }
+
+    fn living<T>(&self, each: impl Fn(&Arc<Cell>) -> T) -> Vec<T> {
+        self.cells().iter().filter(|cell| !cell.has_ended()).map(each).collect()
+    }
+
+    fn frame(&self, frame: Result<Frame, Error>) {
+        match frame {
+            Ok(frame) => self.route(frame),
+            Err(error) => {
+                tracing::debug!(connection = %self.id(), %error, "a message is no frame");
+                self.outbox().close(close::BAD_FRAME, "this is no frame of the protocol");
+            }
+        }
+    }
+
+    fn route(&self, frame: Frame) {
+        let Frame { join_ref, reference, topic, event, payload } = frame;
+        match (topic.as_name(), event.as_str()) {
+            (Some(CONNECTION_TOPIC), event::HEARTBEAT) => {
+                self.reply(&Ref::NULL, &reference, &topic, &Reply::ok(Payload::empty()));
+            }
+            (Some(name), event::PHX_JOIN) => self.join(name, &topic, join_ref, reference, payload),
+            (Some(name), event::PHX_LEAVE) => self.leave(name, &topic, &join_ref, &reference),
+            (Some(name), _) => self.push(name, &topic, &join_ref, reference, event, payload),
+            (None, _) => self.reply(&Ref::NULL, &reference, &topic, &Reply::unmatched_topic()),
+        }
+    }
+
+    fn join(&self, name: &str, topic: &Topic, join_ref: Ref, reference: Ref, params: Payload) {
+        let mut cells = self.cells();
+        cells.retain(|cell| !cell.has_ended());
+        let place = cells.iter().position(|cell| cell.name() == name);
+        if place.is_none() && cells.len() >= self.host.options().max_topics {
+            drop(cells);
+            let refusal = Reply::error(Payload::json(&serde_json::json!({
+                "reason": protocol_reason::TOO_MANY_CHANNELS
+            })));
+            return self.reply(&join_ref, &reference, topic, &refusal);
+        }
+        let replaced = place.map(|place| cells.swap_remove(place));
+        let Topic::Name(name) = topic else { return };
+        let refs = (join_ref, reference.clone());
+        match Cell::join(&self.host, &self.connection, name, refs, params, replaced) {
+            Some(cell) => cells.push(cell),
+            None => self.reply(&Ref::NULL, &reference, topic, &Reply::unmatched_topic()),
+        }
+    }
+
+    fn leave(&self, name: &str, topic: &Topic, join_ref: &Ref, reference: &Ref) {
+        let left = match self.find(name) {
+            Some(cell) if !cell.admits(join_ref) => Ok(()),
+            Some(cell) => cell.leave(reference.clone()),
+            None => Err(Refused::Ended),
+        };
+        if left.is_err() {
+            self.reply(join_ref, reference, topic, &Reply::ok(Payload::empty()));
+        }
+    }
+
+    fn push(&self, name: &str, topic: &Topic, join_ref: &Ref, reference: Ref, event: String, payload: Payload) {
+        let cell = self.find(name);
+        let taken = match &cell {
+            Some(cell) if !cell.admits(join_ref) => Ok(()),
+            Some(cell) => cell.push(reference.clone(), event, payload),
+            None => Err(Refused::Ended),
+        };
+        match (taken, &cell) {
+            (Ok(()), _) => {}
+            (Err(Refused::Full), Some(cell)) => {
+                let refusal = Reply::refuse(reason::RATE_LIMITED, "too much waits already: send more slowly");
+                self.reply(cell.own_ref(), &reference, topic, &refusal);
+            }
+            (Err(_), _) => self.reply(&Ref::NULL, &reference, topic, &Reply::unmatched_topic()),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Cell>> {
+        self.cells().iter().find(|cell| cell.name() == name && !cell.has_ended()).map(Arc::clone)
+    }
+
+    fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Topic, reply: &Reply) {
+        match self.connection.serializer().reply(join_ref, reference, topic, reply) {
+            Ok(wire) => self.outbox().push(wire),
+            Err(error) => tracing::error!(%error, "a reply of the protocol cannot be sent"),
+        }
+    }
+
+    fn cells(&self) -> MutexGuard<'_, Vec<Arc<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.outbox().close(close::PROTOCOL, "the connection is gone");
+        for cell in self.cells().drain(..) {
+            cell.closed();
+        }
+    }
+}
