@@ -28,11 +28,12 @@ const messages = new MessageList(byId("messages", HTMLElement), {
   stop: (turnId) => session.cancel(turnId),
   retry: (turnId) => session.retry(turnId),
 });
-const outbox = new Outbox(byId("outbox", HTMLElement), session);
+const outbox = new Outbox(byId("outbox", HTMLElement), session, schedule);
 const showPeople = peopleList(byId("people", HTMLElement), me.id);
 const showQueue = queueList(byId("queue-box", HTMLElement), byId("queue", HTMLElement), session);
 const keys = typing(byId("typing", HTMLElement), session);
 
+let scheduled = false;
 let joinedBefore = false;
 /** Whether the newest is kept in sight: until the reader scrolls away from it. */
 let following = true;
@@ -70,7 +71,6 @@ function follow(): void {
   jump.hidden = following;
 }
 
-let scheduled = false;
 /** Draws once for all changes of a moment. A hidden page draws no frames, so it does not wait for one. */
 function schedule(): void {
   if (scheduled) return;
@@ -91,7 +91,6 @@ function say(whenBusy: "queue" | "interrupt"): void {
   following = true;
   outbox.say(text, whenBusy);
   keys.typed();
-  schedule();
 }
 
 /** The composer grows with what is written, up to the limit in the style sheet. */

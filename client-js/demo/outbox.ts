@@ -17,11 +17,13 @@ interface Entry {
 
 export class Outbox {
   readonly #session: Session;
+  readonly #onChange: () => void;
   readonly #list: KeyedList<Entry>;
   #entries: readonly Entry[] = [];
 
-  constructor(parent: HTMLElement, session: Session) {
+  constructor(parent: HTMLElement, session: Session, onChange: () => void) {
     this.#session = session;
+    this.#onChange = onChange;
     this.#list = new KeyedList<Entry>(
       parent,
       (entry) => entry.id,
@@ -44,7 +46,8 @@ export class Outbox {
   update(): void {
     if (this.isEmpty) return;
     const arrived = new Set(this.#session.state?.messages.map((message) => message.id));
-    this.#set(this.#entries.filter((entry) => !arrived.has(entry.id)));
+    const left = this.#entries.filter((entry) => !arrived.has(entry.id));
+    if (left.length < this.#entries.length) this.#set(left);
   }
 
   async #send(entry: Entry): Promise<void> {
@@ -86,5 +89,6 @@ export class Outbox {
   #set(entries: readonly Entry[]): void {
     this.#entries = entries;
     this.#list.update(entries);
+    this.#onChange();
   }
 }

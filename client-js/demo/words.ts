@@ -44,10 +44,9 @@ function viewOf(turn: Turn): TurnView | null {
   }
 }
 
-/** An earlier attempt: what it said stays, the newest attempt is the one to act on. */
+/** Cut, and not the newest attempt, or from before what is held: what it said stays, but it is not the one to retry. */
 function replaced(message: Message): TurnView {
-  const text = "interrupted — tried again below";
-  return { turnId: message.turn_id ?? "", status: "cancelled", reason: "", text, action: "none" };
+  return { turnId: message.turn_id ?? "", status: "cancelled", reason: "", text: "interrupted", action: "none" };
 }
 
 function runningText(turn: Turn): string {

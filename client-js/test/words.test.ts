@@ -61,7 +61,7 @@ describe("what is said of a turn", () => {
   it("leaves an attempt that was followed by another without a button", () => {
     const retry = { ...turn("t2", "m1"), attempt: 2, retry_of: "t1" };
     const again = applyEvents(begun, [ended(3, "t1", "owner_gone", partial), started(4, retry)]);
-    expect(views(again)).toEqual([undefined, "interrupted — tried again below", "echo is answering, attempt 2"]);
+    expect(views(again)).toEqual([undefined, "interrupted", "echo is answering, attempt 2"]);
     expect(turnView(again, partial)?.action).toBe("none");
   });
 

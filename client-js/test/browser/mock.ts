@@ -16,6 +16,14 @@ const TYPES: Readonly<Record<string, string>> = {
 type Payload = Readonly<Record<string, unknown>>;
 type Answer = (payload: Payload) => object;
 
+/** An answer with status `error`. */
+export class Refusal {
+  constructor(
+    readonly reason: string,
+    readonly message: string,
+  ) {}
+}
+
 export class MockServer {
   static readonly url = "http://mock.test";
   readonly frames: { readonly event: string; readonly payload: Payload }[] = [];
@@ -73,11 +81,12 @@ export class MockServer {
     const answer = event === "heartbeat" ? (): object => ({}) : this.#answers.get(event);
     if (!answer) return;
     const response = answer(payload);
-    if (event === "phx_join") {
+    const status = response instanceof Refusal ? "error" : "ok";
+    if (event === "phx_join" && status === "ok") {
       this.#join = { ref, topic };
       this.#lastSeq = (response as JoinReply).replay.to;
     }
-    this.#send([joinRef, ref, topic, "phx_reply", { status: "ok", response }]);
+    this.#send([joinRef, ref, topic, "phx_reply", { status, response }]);
   }
 
   #send(frame: readonly unknown[]): void {

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import type { Browser, BrowserContext, Locator, Page } from "playwright-core";
 import { added, answer, completed, delta, ended, person, prompt, queued, replay, snapshot, started, turn } from "../support/make.js";
 import { chromiumPath, launch, screenshot } from "./chromium.js";
-import { MockServer } from "./mock.js";
+import { MockServer, Refusal } from "./mock.js";
 
 const LIMIT_MS = 10_000;
 
@@ -118,8 +118,8 @@ describe.skipIf(chromiumPath() === undefined || !existsSync(chromiumPath() ?? ""
     await gone.getByTestId("retry").click();
     server.events(started(9, { ...turn("t3", "m1"), attempt: 2, retry_of: "t1" }), delta(10, "t3", "Again: 1610."));
     await page.getByText("echo is answering, attempt 2").waitFor();
-    await gone.getByText("tried again below").waitFor();
-    expect(await gone.getByTestId("retry").isVisible()).toBe(false);
+    await gone.getByTestId("retry").waitFor({ state: "hidden" });
+    expect(await gone.getByTestId("turn-status").textContent()).toContain("interrupted");
   });
 
   it("shows why a turn failed", async () => {
@@ -183,6 +183,56 @@ describe.skipIf(chromiumPath() === undefined || !existsSync(chromiumPath() ?? ""
     await page.getByText("Tool call: search").click();
     await page.getByText('"query": "Galileo"').waitFor();
     await screenshot(page, "tool-call");
+  });
+
+  it("names the session for everyone", async () => {
+    await open();
+    server.on("update", () => ({}));
+    await by("title").fill("Moons");
+    await by("title").press("Enter");
+    await expect.poll(() => server.frames.find((frame) => frame.event === "update")?.payload).toEqual({ title: "Moons" });
+    const data = { title: "Moons of Jupiter", metadata: {}, max_running: 1 };
+    server.events({ seq: 1, type: "session_updated", at: "2026-11-22T10:00:01.000Z", by: null, turn_id: null, data });
+    await expect.poll(() => by("title").inputValue()).toBe("Moons of Jupiter");
+    expect(await page.title()).toBe("Moons of Jupiter · Rejoin");
+  });
+
+  it("brings older messages", async () => {
+    server.on("phx_join", () => snapshot(9, { messages: [prompt("m5", 9, "Newer")], before: 9, has_more: true }));
+    server.on("history", () => ({ messages: [prompt("m1", 1, "Older")], ended: [], before: 1, has_more: false }));
+    await open();
+    await by("older").click();
+    await by("older").waitFor({ state: "hidden" });
+    expect(await by("message-text").allTextContents()).toEqual(["Older", "Newer"]);
+  });
+
+  it("tells who types, until they have said it", async () => {
+    await open();
+    const says = (event: string): void => server.push("broadcast", { event, payload: {}, by: person("u2") });
+    says("typing");
+    await by("typing").getByText("Ben is typing…").waitFor();
+    says("typed");
+    await expect.poll(() => by("typing").textContent()).toBe("");
+    await by("composer").pressSequentially("Hi");
+    await expect.poll(() => server.frames.filter((frame) => frame.event === "broadcast").length).toBe(1);
+  });
+
+  it("says why it may not join", async () => {
+    server.on("phx_join", () => new Refusal("unauthorized", "You may not read this session."));
+    await page.goto(`${MockServer.url}/?session=s1`);
+    await by("banner").getByText("You may not read this session.").waitFor();
+  });
+
+  it("keeps what was refused, to be sent again or not", async () => {
+    await open();
+    server.on("send", () => new Refusal("queue_full", "100 turns wait already."));
+    await by("composer").fill("Hello");
+    await by("send").click();
+    await by("unsent").getByText("100 turns wait already.").waitFor();
+    await screenshot(page, "refused");
+    await by("discard").click();
+    await by("unsent").waitFor({ state: "detached" });
+    await by("welcome").waitFor();
   });
 
   it("works by keyboard alone", async () => {
