@@ -6,7 +6,8 @@
  */
 import { LongPoll, Socket } from "phoenix";
 import { Listeners } from "./listeners.js";
-import { Session, type Host, type SessionOptions } from "./session.js";
+import { Session } from "./session.js";
+import type { Host, SessionOptions } from "./shapes.js";
 
 /** `closed`: not asked for. `connecting`: asked for and not there, also between two tries after a drop. */
 export type ConnectionState = "connecting" | "open" | "closed";

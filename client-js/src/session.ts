@@ -5,13 +5,14 @@
  * it continues what is held; whatever does not fit leads to a new join, first with the cursor, then without; the cursor
  * of a join is that of what is held when the join is sent. Losing the connection changes nothing that is held.
  */
-import { Presence, type Channel, type Socket } from "phoenix";
+import { Presence, type Channel } from "phoenix";
 import { RejoinError, errorFrom } from "./errors.js";
 import { addHistory, applyEvents, fromJoin, turnOf, type SessionState } from "./fold.js";
 import { randomId } from "./ids.js";
 import { Listeners } from "./listeners.js";
 import { presenceEntry } from "./presence.js";
 import { Requests } from "./requests.js";
+import type { Host, SendOptions, SessionOptions, SessionSnapshot, SessionUpdate } from "./shapes.js";
 import type {
   BroadcastMessage,
   CancelReply,
@@ -27,52 +28,6 @@ import type {
   Turn,
 } from "./types.js";
 
-/**
- * - `idle`: not joined; `join()` leads out.
- * - `joining`: on the way there, or on the way back after a drop; leads to `joined` or `refused`.
- * - `joined`: events arrive.
- * - `refused`: the server said no, see `error`; `join()` tries again.
- * - `deleted`: somebody deleted the session; `join()` makes a new one.
- */
-export type SessionStatus = "idle" | "joining" | "joined" | "refused" | "deleted";
-
-/** Everything that is known of a session at one moment. Never changed in place. */
-export interface SessionSnapshot {
-  readonly status: SessionStatus;
-  /** Why the last join was refused; null once a join went well. */
-  readonly error: RejoinError | null;
-  /** What is held of the log; null before the first join. */
-  readonly state: SessionState | null;
-  /** Who is here, and which agents work. As last heard while the connection is away. */
-  readonly presence: readonly PresenceEntry[];
-}
-
-/** How to send. */
-export interface SendOptions {
-  /** The message's id; one is made where none is given. Sending the same again changes nothing. */
-  readonly id?: string;
-  readonly agent?: string;
-  /** What to do while as many turns run as may: wait (default), be refused as `busy`, or cut one's own turns. */
-  readonly whenBusy?: "queue" | "reject" | "interrupt";
-  /** False: only add the message, ask for no answer. */
-  readonly answer?: boolean;
-}
-
-/** What `update` may change; `title: null` clears. */
-export interface SessionUpdate {
-  readonly title?: string | null;
-  readonly metadata?: Readonly<Record<string, Json>>;
-  readonly max_running?: number;
-}
-
-/** How to join. */
-export interface SessionOptions {
-  /** False: refuse as `not_found` instead of making a session that does not exist. */
-  readonly create?: boolean;
-  /** This connection's own presence fields. */
-  readonly presence?: Readonly<Record<string, Json>>;
-}
-
 interface Deferred {
   readonly promise: Promise<void>;
   readonly resolve: () => void;
@@ -84,16 +39,6 @@ const ANEW_AFTER_MS = [0, 1_000, 2_000, 5_000, 10_000] as const;
 
 /** After so many joins with a cursor that came to nothing, the cursor itself is doubted. */
 const TRUST_CURSOR_TIMES = 2;
-
-/** @internal What a session needs of its connection. */
-export interface Host {
-  readonly socket: Socket;
-  readonly requestTimeoutMs: number;
-  /** Connects unless that is done. */
-  connect(): void;
-  /** The server will close the connection, and asks to stay away for that long. */
-  onDraining(reconnectAfterMs: number): void;
-}
 
 export class Session {
   readonly id: string;
