@@ -76,8 +76,8 @@ impl Registry {
     }
 
     /// All names, in order.
-    pub fn names(&self) -> Vec<&str> {
-        self.agents.keys().map(String::as_str).collect()
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.agents.keys().map(String::as_str)
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
     fn agents_are_found_by_name_and_the_default_is_one_of_them() {
         let registry = Registry::build("claude", &specs()).unwrap();
         assert_eq!(registry.default_name(), "claude");
-        assert_eq!(registry.names(), ["claude", "echo"]);
+        assert_eq!(registry.names().collect::<Vec<_>>(), ["claude", "echo"]);
         assert_eq!(registry.get("claude").unwrap().max_messages(), 7);
         assert!(registry.get("nobody").is_none());
     }
