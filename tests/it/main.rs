@@ -1,4 +1,6 @@
 //! Integration tests.
 
 mod agent_openai;
+mod cli;
+mod config;
 mod support;

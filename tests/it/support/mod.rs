@@ -1,3 +1,3 @@
 //! What tests are made with.
 
-pub mod upstream;
+pub(crate) mod upstream;

@@ -21,11 +21,11 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything that has to happen may take.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// One step of a script's body.
 #[derive(Clone)]
-pub enum Step {
+pub(crate) enum Step {
     /// These bytes, in a piece of their own.
     Send(Vec<u8>),
     /// Nothing more, for ever.
@@ -36,7 +36,7 @@ pub enum Step {
 
 /// What the endpoint answers to every request.
 #[derive(Clone)]
-pub struct Script {
+pub(crate) struct Script {
     status: u16,
     headers: Vec<(&'static str, &'static str)>,
     steps: Vec<Step>,
@@ -45,36 +45,36 @@ pub struct Script {
 
 impl Script {
     /// A stream of events: each text becomes one `data:` event.
-    pub fn events(events: &[&str]) -> Self {
+    pub(crate) fn events(events: &[&str]) -> Self {
         let steps = events.iter().map(|event| Step::Send(format!("data: {event}\n\n").into_bytes())).collect();
         Self { status: 200, headers: vec![("content-type", "text/event-stream")], steps, silent: false }
     }
 
     /// A body with its status and type.
-    pub fn body(status: u16, kind: &'static str, body: &str) -> Self {
+    pub(crate) fn body(status: u16, kind: &'static str, body: &str) -> Self {
         let steps = vec![Step::Send(body.as_bytes().to_vec())];
         Self { status, headers: vec![("content-type", kind)], steps, silent: false }
     }
 
     /// Takes the request and says nothing at all, not even a status.
-    pub fn silence() -> Self {
+    pub(crate) fn silence() -> Self {
         Self { status: 200, headers: Vec::new(), steps: Vec::new(), silent: true }
     }
 
     /// With this header too.
-    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
     }
 
     /// With this step after the others.
-    pub fn then(mut self, step: Step) -> Self {
+    pub(crate) fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
         self
     }
 
     /// The same bytes, one piece for each.
-    pub fn byte_by_byte(mut self) -> Self {
+    pub(crate) fn byte_by_byte(mut self) -> Self {
         let split = |step| match step {
             Step::Send(bytes) => bytes.into_iter().map(|byte| Step::Send(vec![byte])).collect(),
             other => vec![other],
@@ -86,10 +86,10 @@ impl Script {
 
 /// A request that arrived.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    pub path: String,
-    pub authorization: Option<String>,
-    pub body: Value,
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    pub(crate) authorization: Option<String>,
+    pub(crate) body: Value,
 }
 
 struct Shared {
@@ -100,7 +100,7 @@ struct Shared {
 }
 
 /// A running endpoint; it ends with this value.
-pub struct Upstream {
+pub(crate) struct Upstream {
     base_url: String,
     shared: Arc<Shared>,
     server: JoinHandle<std::io::Result<()>>,
@@ -108,7 +108,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// Listens on a free port and follows `script`.
-    pub async fn start(script: Script) -> Self {
+    pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
         let tokens = (CancellationToken::new(), CancellationToken::new());
@@ -119,27 +119,27 @@ impl Upstream {
     }
 
     /// Its address, up to and with `/v1`.
-    pub fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         self.base_url.clone()
     }
 
     /// The requests so far.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.shared.asked.lock().unwrap().clone()
     }
 
     /// Waits until a request has arrived.
-    pub async fn arrived(&self) {
+    pub(crate) async fn arrived(&self) {
         timeout(LIMIT, self.shared.arrived.cancelled()).await.expect("no request arrived");
     }
 
     /// Whether an answer is over, finished or left.
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.shared.gone.is_cancelled()
     }
 
     /// Waits until the other side has left a request or its answer.
-    pub async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         timeout(LIMIT, self.shared.gone.cancelled()).await.expect("the request is still open");
     }
 }
