@@ -55,12 +55,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("agent-idle-timeout", "60s", "DURATION", "Silence of an agent until its turn fails"),
     opt("turn-timeout", "10m", "DURATION", "Length of a turn until it fails"),
     opt("max-message-bytes", "1MiB", "BYTES", "Length of an answer until its turn fails"),
-    opt(
-        "delta-window",
-        "40ms",
-        "DURATION",
-        "How long deltas of a turn are gathered into one event; 0ms for each alone",
-    ),
+    opt("delta-window", "40ms", "DURATION", "How long deltas of a turn are gathered into one event; 0 for each alone"),
     opt("max-queue", "100", "COUNT", "Queued turns of one session"),
     opt("auth", "none", "KIND", "How clients prove who they are"),
     opt("insecure", "false", "", "Allow auth none on an address that others can reach"),

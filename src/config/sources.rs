@@ -96,7 +96,8 @@ pub struct Surroundings {
 impl Surroundings {
     /// Those of this process.
     pub fn current() -> Self {
-        let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host_name = if name.is_empty() { "node".to_owned() } else { name };
         Self { variables: std::env::vars_os().collect(), directory: PathBuf::new(), host_name }
     }
 }

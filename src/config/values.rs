@@ -9,10 +9,11 @@ use crate::telemetry;
 /// A value, or what would have been accepted.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// `300ms`, `6s`, `5m`.
+/// `300ms`, `6s`, `5m`, or a plain `0`.
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let rule = || "give a number with its unit, such as 300ms, 6s or 5m".to_owned();
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+    // Nothing at all is the same in every unit.
+    if text != "0" && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(rule());
     }
     let duration = humantime::parse_duration(text).map_err(|_| rule())?;
@@ -163,10 +164,12 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
-        for (text, expected) in [("300ms", 300), ("6s", 6_000), ("5m", 300_000), ("0ms", 0), ("1m 30s", 90_000)] {
+        for (text, expected) in
+            [("300ms", 300), ("6s", 6_000), ("5m", 300_000), ("0ms", 0), ("0", 0), ("1m 30s", 90_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
         }
-        for bad in ["", "5", "0", "s", "-1s", "5 parsecs", "1y"] {
+        for bad in ["", "5", "00", "s", "-1s", "5 parsecs", "1y"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert_eq!(duration_from(Duration::from_secs(1))("10ms").unwrap_err(), "give at least 1s");

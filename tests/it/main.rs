@@ -1,5 +1,6 @@
 //! Integration tests.
 
+mod agent_echo;
 mod agent_openai;
 mod cli;
 mod config;
