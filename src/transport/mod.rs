@@ -19,7 +19,7 @@ use axum::{Router, http::StatusCode, routing::any};
 use crate::{auth::Identity, channel::Host};
 
 pub use connections::{Connections, Drained};
-pub use origin::Origins;
+pub use origin::{BadPattern, Origins};
 pub use params::Params;
 pub use serve::serve;
 
