@@ -281,7 +281,11 @@ fn refusal(error: &tungstenite::Error) -> End {
             End::Close(close::TOO_LARGE, "the message is too large")
         }
         tungstenite::Error::Capacity(_) | tungstenite::Error::Protocol(_) | tungstenite::Error::AttackAttempt => {
-            if is_reset(error) { End::Gone } else { End::Close(close::PROTOCOL, "the framing is broken") }
+            if is_reset(error) {
+                End::Gone
+            } else {
+                End::Close(close::PROTOCOL, "the framing is broken")
+            }
         }
         tungstenite::Error::Utf8(_) => End::Close(close::NOT_UTF8, "the text is not UTF-8"),
         _ => End::Gone,

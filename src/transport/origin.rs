@@ -116,8 +116,7 @@ impl Pattern {
 
     fn matches(&self, origin: &Parts) -> bool {
         let host = origin.host == self.host
-            || self.wildcard
-                && origin.host.strip_suffix(self.host.as_str()).is_some_and(|rest| rest.ends_with('.'));
+            || self.wildcard && origin.host.strip_suffix(self.host.as_str()).is_some_and(|rest| rest.ends_with('.'));
         let scheme = self.scheme.as_ref().is_none_or(|scheme| *scheme == origin.scheme);
         let port = self.port.is_none_or(|port| origin.port == Some(port));
         host && scheme && port

@@ -1,7 +1,5 @@
 //! The echo agent under load.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
-
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, future::join_all};

@@ -1,7 +1,5 @@
 //! The agent that asks for chat completions, against an endpoint that does everything that endpoints do.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
-
 use std::time::Duration;
 
 use futures::StreamExt;

@@ -1,7 +1,5 @@
 //! `rejoin send` and `rejoin tail` as a shell sees them, against a server that follows a script.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
-
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Child, ChildStderr, ChildStdout, Command, Stdio},

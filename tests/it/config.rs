@@ -1,7 +1,5 @@
 //! Options as a shell sees them: the binary's output and exit codes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
-
 use std::process::{Command, Output};
 
 /// Runs the binary in an empty directory with no environment but `variables`.

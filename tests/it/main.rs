@@ -1,7 +1,20 @@
-//! Integration tests.
+//! Everything that needs a port or a process, linked into one binary.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "tests and their helpers fail by panicking"
+)]
 
 mod agent_echo;
 mod agent_openai;
+mod channel_app;
+mod channel_conformance;
+mod channel_slow;
+mod channel_transport;
 mod cli;
 mod config;
+mod session_basics;
 mod support;

@@ -1,3 +1,8 @@
 //! What tests are made with.
 
+pub(crate) mod client;
+pub(crate) mod process;
+pub(crate) mod script;
+pub(crate) mod server;
 pub(crate) mod upstream;
+pub(crate) mod ws;

@@ -2,8 +2,6 @@
 //!
 //! It records what it was asked, and knows when the other side has gone away in the middle of an answer.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
-
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},

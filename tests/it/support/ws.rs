@@ -1,0 +1,189 @@
+//! A client that speaks raw frames, so that tests see exactly what is on the wire. Every wait has a limit.
+
+use std::time::Duration;
+
+use futures::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{self, Message, client::IntoClientRequest},
+};
+
+/// How long anything may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits for `work`, at most [`LIMIT`].
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("{what}: not within {LIMIT:?}"))
+}
+
+/// Waits until `ready`, at most [`LIMIT`].
+pub(crate) async fn until(what: &str, mut ready: impl FnMut() -> bool) {
+    within(what, async {
+        while !ready() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// The answer to a push that worked and says nothing.
+pub(crate) fn ok() -> Value {
+    json!({ "status": "ok", "response": {} })
+}
+
+/// The answer to a frame for a topic that is not joined.
+pub(crate) fn unmatched() -> Value {
+    json!({ "status": "error", "response": { "reason": "unmatched topic" } })
+}
+
+/// One connection.
+pub(crate) struct TestClient {
+    ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    last_ref: u64,
+}
+
+impl TestClient {
+    /// Connects, or panics.
+    pub(crate) async fn connect(url: impl IntoClientRequest + Unpin) -> Self {
+        Self::try_connect(url).await.unwrap_or_else(|error| panic!("cannot connect: {error}"))
+    }
+
+    /// Connects, or says why not.
+    pub(crate) async fn try_connect(url: impl IntoClientRequest + Unpin) -> Result<Self, tungstenite::Error> {
+        let (ws, _) = within("connect", connect_async(url)).await?;
+        Ok(Self { ws, last_ref: 100 })
+    }
+
+    /// The status with which a connection is refused.
+    pub(crate) async fn refused(url: impl IntoClientRequest + Unpin) -> u16 {
+        match Self::try_connect(url).await {
+            Ok(_) => panic!("the connection was accepted"),
+            Err(tungstenite::Error::Http(response)) => response.status().as_u16(),
+            Err(error) => panic!("the connection broke: {error}"),
+        }
+    }
+
+    /// Sends any message.
+    pub(crate) async fn send(&mut self, message: Message) {
+        within("send", self.ws.send(message)).await.unwrap();
+    }
+
+    /// Sends a text as it is.
+    pub(crate) async fn text(&mut self, text: &str) {
+        self.send(Message::text(text)).await;
+    }
+
+    /// Sends a frame.
+    pub(crate) async fn frame(&mut self, frame: Value) {
+        self.text(&frame.to_string()).await;
+    }
+
+    /// The next message, control frames left out; `None` at the end.
+    pub(crate) async fn message(&mut self) -> Option<Message> {
+        loop {
+            match within("a message", self.ws.next()).await {
+                Some(Ok(Message::Ping(_))) => {}
+                Some(Ok(message)) => return Some(message),
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
+    /// The next frame as text.
+    pub(crate) async fn next_text(&mut self) -> String {
+        match self.message().await {
+            Some(Message::Text(text)) => text.as_str().to_owned(),
+            other => panic!("expected a frame, found {other:?}"),
+        }
+    }
+
+    /// The next frame.
+    pub(crate) async fn next(&mut self) -> Value {
+        serde_json::from_str(&self.next_text().await).unwrap()
+    }
+
+    /// The next frame is this one.
+    pub(crate) async fn expect(&mut self, frame: Value) {
+        assert_eq!(self.next().await, frame);
+    }
+
+    /// Joins as `["11","1",…]` and expects to be accepted. What follows the reply is not read.
+    pub(crate) async fn join(&mut self, topic: &str, params: Value) {
+        self.frame(json!(["11", "1", topic, "phx_join", params])).await;
+        self.expect(json!(["11", "1", topic, "phx_reply", ok()])).await;
+    }
+
+    /// Pushes for the join `"11"`; the ref to wait for.
+    pub(crate) async fn push(&mut self, topic: &str, event: &str, payload: Value) -> String {
+        self.last_ref += 1;
+        let reference = self.last_ref.to_string();
+        self.frame(json!(["11", reference, topic, event, payload])).await;
+        reference
+    }
+
+    /// The answer to a push, whatever else arrives before it.
+    pub(crate) async fn assert_reply(&mut self, reference: &str, status: &str) -> Value {
+        loop {
+            let frame = self.next().await;
+            if frame[3] == "phx_reply" && frame[1] == reference {
+                assert_eq!(frame[4]["status"], status, "{frame}");
+                return frame[4]["response"].clone();
+            }
+        }
+    }
+
+    /// The payload of the next push or broadcast of this event, whatever else arrives before it.
+    pub(crate) async fn assert_push(&mut self, topic: &str, event: &str) -> Value {
+        loop {
+            let frame = self.next().await;
+            if frame[2] == topic && frame[3] == event {
+                return frame[4].clone();
+            }
+        }
+    }
+
+    /// Nothing has arrived before the answer to this push, which the channel handles after everything before it.
+    pub(crate) async fn refute_push(&mut self, topic: &str, event: &str) {
+        let reference = self.push(topic, "err", json!({})).await;
+        loop {
+            let frame = self.next().await;
+            assert!(frame[2] != topic || frame[3] != event, "unexpected: {frame}");
+            if frame[1] == reference {
+                return;
+            }
+        }
+    }
+
+    /// A heartbeat and its answer, with nothing between.
+    pub(crate) async fn heartbeat(&mut self) {
+        self.frame(json!([null, "hb", "phoenix", "heartbeat", {}])).await;
+        self.expect(json!([null, "hb", "phoenix", "phx_reply", ok()])).await;
+    }
+
+    /// The code with which the server closes, whatever arrives before.
+    pub(crate) async fn close_code(&mut self) -> u16 {
+        loop {
+            match self.message().await {
+                Some(Message::Close(Some(frame))) => return frame.code.into(),
+                Some(Message::Close(None)) => panic!("closed without a code"),
+                Some(_) => {}
+                None => panic!("ended without a close frame"),
+            }
+        }
+    }
+
+    /// Closes as a client does; the code that is echoed.
+    pub(crate) async fn close(mut self) -> Option<u16> {
+        let normal = tungstenite::protocol::CloseFrame { code: 1000.into(), reason: "".into() };
+        within("close", self.ws.close(Some(normal))).await.unwrap();
+        loop {
+            match self.message().await {
+                Some(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+                Some(_) => {}
+                None => return None,
+            }
+        }
+    }
+}
