@@ -134,7 +134,7 @@ impl Server {
         }
     }
 
-    fn refuse(mut self: Box<Self>, reply: &Reply, owed: &[Ref]) {
+    fn refuse(&mut self, reply: &Reply, owed: &[Ref]) {
         let cell = Arc::clone(&self.cell);
         cell.gate().close();
         self.subscription = None;

@@ -96,11 +96,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     /// Runs the connection to its end.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         if let End::Close(code, reason) = self.serve().await {
             tracing::debug!(connection = %self.socket.id(), code = code.code, reason, "closing a connection");
             // Whoever does not take the close frame in time is cut.
-            let _ = tokio::time::timeout(self.close_timeout, self.shut(code, reason)).await;
+            let _ = tokio::time::timeout(self.close_timeout, Box::pin(self.shut(code, reason))).await;
         }
     }
 

@@ -51,7 +51,7 @@ impl Origins {
         let parts = || Parts::parse(origin);
         match self {
             Self::Any => true,
-            Self::SameHost => match (parts(), host.and_then(|host| split(host))) {
+            Self::SameHost => match (parts(), host.and_then(split)) {
                 (Some(origin), Some((host, _))) => origin.host == host,
                 _ => false,
             },

@@ -16,12 +16,16 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use futures::future::BoxFuture;
+use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Params, State, connections::Place, link::Link};
+use super::{Options, Params, State, connections::Place, link::Link};
 use crate::{auth::Identity, protocol::Serializer, socket::Socket};
 
 /// The sub-protocol that Phoenix clients offer beside a token.
@@ -138,15 +142,25 @@ async fn run(upgraded: Upgraded, socket: Arc<Socket>, state: &State) {
     let options = state.options();
     // The bare stream where this server accepted it, whatever hyper was handed otherwise.
     match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => {
-            let link = Link::new(parts.io.into_inner(), parts.read_buf.to_vec(), socket, options).await;
-            link.run().await;
+        Ok(Parts { io, read_buf, .. }) => {
+            let read = read_buf.to_vec();
+            // It holds on to the buffer of the request, which is larger than all that a connection needs.
+            drop(read_buf);
+            follow(io.into_inner(), read, socket, options).await;
         }
-        Err(upgraded) => {
-            let link = Link::new(TokioIo::new(upgraded), Vec::new(), socket, options).await;
-            link.run().await;
-        }
+        Err(upgraded) => follow(TokioIo::new(upgraded), Vec::new(), socket, options).await,
     }
+}
+
+/// Boxed, so that a connection's task does not also keep the room that its beginning took.
+fn follow<'a, S>(stream: S, read: Vec<u8>, socket: Arc<Socket>, options: &'a Options) -> BoxFuture<'a, ()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'a,
+{
+    Box::pin(async move {
+        let mut link = Box::pin(Link::new(stream, read, socket, options)).await;
+        link.run().await;
+    })
 }
 
 #[cfg(test)]
@@ -171,10 +185,9 @@ mod tests {
 
     #[test]
     fn each_part_of_the_handshake_is_asked_for() {
-        for missing in 0..GOOD.len() {
-            let mut pairs = GOOD.to_vec();
-            pairs.remove(missing);
-            assert!(handshake(&headers(&pairs)).is_err(), "without {:?}", GOOD[missing]);
+        for missing in GOOD {
+            let pairs: Vec<_> = GOOD.into_iter().filter(|pair| *pair != missing).collect();
+            assert!(handshake(&headers(&pairs)).is_err(), "without {missing:?}");
         }
         for (at, bad) in [(0, "close"), (1, "h2c"), (2, "8"), (3, "c2hvcnQ="), (3, "dGhlIHNhbXBsZSBub25jZ@==")] {
             let mut pairs = GOOD.to_vec();
