@@ -52,7 +52,7 @@ impl TestClient {
 
     /// Connects, or says why not.
     pub(crate) async fn try_connect(url: impl IntoClientRequest + Unpin) -> Result<Self, tungstenite::Error> {
-        let (ws, _) = within("connect", connect_async(url)).await?;
+        let (ws, _) = within("connect", Box::pin(connect_async(url))).await?;
         Ok(Self { ws, last_ref: 100 })
     }
 
