@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench durable` prints one line per load: events per second, and the time from delta to delivery.
 //! In a closed loop every session's agent says its next word when its last one was delivered; paced, each says twenty
-//! words a second whatever happens. `DURABLE_SECONDS` sets the length of each load (5).
+//! words a second whatever happens. `DURABLE_SECONDS` sets the length of each load (5), `DURABLE_SESSIONS` the numbers
+//! of sessions (1,100,1000).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
 #![allow(missing_docs, reason = "a program of its own")]
@@ -121,7 +122,8 @@ fn options() -> session::Options {
 
 async fn measure(count: usize, paced: bool, seconds: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&folder.path().join("bench.db"), &sqlite::Options { readers: 4, migrate: true }).await.unwrap();
+    let store =
+        Sqlite::open(&folder.path().join("bench.db"), &sqlite::Options { readers: 4, migrate: true }).await.unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
     let load = Arc::<Load>::default();
     let talker: Arc<dyn Agent> = Arc::new(Talker { load: load.clone(), paced });
@@ -179,13 +181,14 @@ fn cpu() -> f64 {
 
 fn main() {
     let seconds = std::env::var("DURABLE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let counts = std::env::var("DURABLE_SESSIONS").unwrap_or_else(|_| "1,100,1000".to_owned());
+    let counts: Vec<usize> = counts.split(',').map(|count| count.parse().unwrap()).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        for count in [1, 100, 1_000] {
-            measure(count, true, seconds).await;
-        }
-        for count in [1, 100, 1_000] {
-            measure(count, false, seconds).await;
+        for paced in [true, false] {
+            for &count in &counts {
+                measure(count, paced, seconds).await;
+            }
         }
     });
 }

@@ -25,7 +25,6 @@ CREATE TABLE sessions (
     key INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     epoch TEXT NOT NULL,
-    last_seq INTEGER NOT NULL,
     title TEXT,
     metadata TEXT NOT NULL,
     max_running INTEGER NOT NULL,
@@ -35,11 +34,14 @@ CREATE TABLE sessions (
 
 CREATE INDEX sessions_by_update ON sessions (updated_at, key);
 
+-- The head of a log is its highest seq: the newest event is never one that compaction drops. `flush` is the number of
+-- the flush that wrote a delta. So an append of deltas writes here and nowhere else.
 CREATE TABLE events (
     session_key INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     kind TEXT NOT NULL,
     turn_id TEXT,
+    flush INTEGER,
     body TEXT NOT NULL,
     PRIMARY KEY (session_key, seq)
 ) STRICT, WITHOUT ROWID;
@@ -54,7 +56,7 @@ CREATE TABLE messages (
 
 CREATE UNIQUE INDEX messages_by_id ON messages (session_key, id);
 
--- `row` is the whole turn but for `flushed`, which a running turn raises many times a second.
+-- `row` is the whole turn. While it runs, its newest delta may tell a higher number of flushes than `row` does.
 CREATE TABLE turns (
     id TEXT PRIMARY KEY,
     session_key INTEGER NOT NULL,
@@ -64,7 +66,6 @@ CREATE TABLE turns (
     owner TEXT,
     term INTEGER NOT NULL,
     intent INTEGER NOT NULL,
-    flushed INTEGER NOT NULL,
     ended_at INTEGER,
     compacted INTEGER NOT NULL DEFAULT 0,
     row TEXT NOT NULL

@@ -158,7 +158,8 @@ impl Gate {
         }
     }
 
-    /// The join was answered: lets pass what was held. To be called once.
+    /// The join was answered: lets pass what was held. To be called once. Changes of who is there wait for
+    /// [`Gate::refreshed`], so that the state that a channel pushes after its join comes before them.
     pub(super) fn open(&mut self, cursor: Option<Cursor>, emit: &mut dyn FnMut(&Arc<Published>) -> bool) -> Effect {
         let Phase::Joining(held) = std::mem::replace(&mut self.phase, Phase::Open) else { return Effect::Nothing };
         self.log = match cursor {
@@ -166,6 +167,9 @@ impl Gate {
             Some(Cursor { position, complete: true }) if !held.overflowed => Log::Live { position },
             Some(Cursor { position, .. }) => Log::Lagging { position, head: held.head },
         };
+        if matches!(self.presence, Presence::Current) {
+            self.refresh();
+        }
         for message in &held.messages {
             self.pass(message, emit);
         }

@@ -148,7 +148,10 @@ impl Server {
     async fn greet(&mut self) -> Option<End> {
         let limit = Instant::now() + self.cell.host().options().answer_within;
         let work = bounded(limit, self.channel.joined(&mut self.cx));
-        ended(killable(&self.cell, work).await)
+        let end = ended(killable(&self.cell, work).await);
+        let cell = &self.cell;
+        cell.gate().refreshed(&mut |message| cell.emit(message));
+        end
     }
 
     /// Serves until there is nothing to do, or the channel ends.

@@ -78,6 +78,8 @@ pub struct Event {
     pub kind: EventKind,
     /// The turn that it is about.
     pub turn_id: Option<Arc<str>>,
+    /// For a delta, the number of the flush that brought it.
+    pub flush: Option<u64>,
     /// Its text after `{"seq":N,`.
     pub body: String,
 }

@@ -858,6 +858,7 @@ impl Work<'_> {
                 seq: self.session.last_seq,
                 kind: EventKind::TurnDelta,
                 turn_id: Some(shared.clone()),
+                flush: Some(flush),
                 body: event.body.clone(),
             });
             if let Some(parts) = self.session.partials.get_mut(&id) {
@@ -1023,6 +1024,7 @@ impl Work<'_> {
             seq: self.session.last_seq,
             kind,
             turn_id: turn_id.map(Arc::from),
+            flush: None,
             body: event::body(kind, self.world.now, by, turn_id, data),
         });
     }

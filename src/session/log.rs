@@ -1,10 +1,10 @@
 //! The log: every write of every session goes through one task that commits many of them in one transaction.
 //!
 //! Commit, then publish (L2): what has a seq leaves only after its transaction is known to be committed, in the order
-//! of its seqs, since one task publishes it. No timer: a batch forms while the one before is committed.
+//! of its seqs, since one stage commits and one publishes. No timer: a batch forms while the one before is committed.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     protocol::{Broadcast, Payload},
     pubsub::{Kind, PubSub, Published},
     session::topic_of,
-    store::{self, Appended, Committed, Item, Store},
+    store::{self, Appended, Item, Store},
 };
 
 /// Why a write has no answer.
@@ -59,8 +59,9 @@ pub(super) struct Log {
 
 #[derive(Default)]
 struct Shared {
-    /// Sessions of the batch that is being committed: what it starts has no runner yet (I21).
-    in_flight: Mutex<HashSet<Arc<str>>>,
+    /// Sessions of the batches that are committed at this moment, or are and are not published yet: what they start has
+    /// no runner yet (I21).
+    in_flight: Mutex<HashMap<Arc<str>, usize>>,
     /// Who waits for the end of a turn.
     waiters: Mutex<HashMap<String, Vec<oneshot::Sender<()>>>>,
 }
@@ -69,6 +70,8 @@ struct Shared {
 const INBOX: usize = 4_096;
 /// Items that one transaction takes at most.
 const BATCH: usize = 512;
+/// Batches that are committed and wait to be published; the next commit waits when there are more.
+const PIPELINE: usize = 4;
 
 impl Log {
     /// Starts the task. It ends when every handle is gone.
@@ -79,8 +82,13 @@ impl Log {
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (inbox, receiver) = mpsc::channel(INBOX);
         let shared = Arc::<Shared>::default();
-        let task = Task { store, pubsub, on_started, shared: shared.clone() };
-        (Self { inbox, shared }, task.run(receiver))
+        let (committed, publish) = mpsc::channel(PIPELINE);
+        let committer = Committer { store, shared: shared.clone(), committed };
+        let publisher = Publisher { pubsub, on_started, shared: shared.clone() };
+        let task = async move {
+            tokio::join!(committer.run(receiver), publisher.run(publish));
+        };
+        (Self { inbox, shared }, task)
     }
 
     /// Hands an item to the next batch, waiting while the inbox is full. The order of these calls is the order in
@@ -104,7 +112,7 @@ impl Log {
 
     /// Whether a batch with items of this session is being committed at this moment.
     pub(super) fn is_in_flight(&self, session: &str) -> bool {
-        lock(&self.shared.in_flight).contains(session)
+        lock(&self.shared.in_flight).contains_key(session)
     }
 
     /// A future that is ready when a turn's terminal event has been committed here after this call.
@@ -128,67 +136,107 @@ impl Pending {
     }
 }
 
-struct Task {
-    store: Arc<dyn Store>,
-    pubsub: PubSub,
-    on_started: OnStarted,
-    shared: Arc<Shared>,
+/// A committed batch on its way to those who wait for it.
+struct Batch {
+    items: Arc<Vec<Item>>,
+    replies: Vec<Option<oneshot::Sender<Outcome>>>,
+    outcomes: Vec<Outcome>,
+    appended: Vec<Appended>,
 }
 
-impl Task {
+/// The first stage: one transaction after the other.
+struct Committer {
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+    committed: mpsc::Sender<Batch>,
+}
+
+impl Committer {
     async fn run(self, mut inbox: mpsc::Receiver<Entry>) {
         let mut entries = Vec::with_capacity(BATCH);
         while inbox.recv_many(&mut entries, BATCH).await > 0 {
             // Whoever gave up before the item was begun is told nothing and nothing is written for them.
             let (items, replies): (Vec<_>, Vec<_>) =
                 entries.drain(..).filter(Entry::is_wanted).map(|entry| (entry.item, entry.reply)).unzip();
-            if !items.is_empty() {
-                self.batch(items, replies).await;
+            if items.is_empty() {
+                continue;
+            }
+            let batch = self.commit(Arc::new(items), replies).await;
+            if self.committed.send(batch).await.is_err() {
+                return;
             }
         }
     }
 
-    async fn batch(&self, items: Vec<Item>, replies: Vec<Option<oneshot::Sender<Outcome>>>) {
-        *lock(&self.shared.in_flight) = items.iter().map(|item| item.session.clone()).collect();
-        let items = Arc::new(items);
-        let outcomes = match self.store.commit(items.clone()).await {
-            Ok(committed) => self.published(&items, committed),
+    async fn commit(&self, items: Arc<Vec<Item>>, replies: Vec<Option<oneshot::Sender<Outcome>>>) -> Batch {
+        for item in items.iter() {
+            *lock(&self.shared.in_flight).entry(item.session.clone()).or_default() += 1;
+        }
+        let (outcomes, appended) = match self.store.commit(items.clone()).await {
+            Ok(committed) => (committed.outcomes.into_iter().map(Ok).collect(), committed.appended),
             Err(store::Error::Content { .. }) if items.len() > 1 => self.one_by_one(&items).await,
             Err(error) => {
                 let outcome = not_written(&error);
-                items.iter().map(|_| Err(outcome)).collect()
+                (items.iter().map(|_| Err(outcome)).collect(), Vec::new())
             }
         };
-        lock(&self.shared.in_flight).clear();
+        Batch { items, replies, outcomes, appended }
+    }
+
+    /// A batch that the store refuses for its content is repeated item by item: what fails alone fails alone (L3).
+    async fn one_by_one(&self, items: &[Item]) -> (Vec<Outcome>, Vec<Appended>) {
+        let (mut outcomes, mut appended) = (Vec::with_capacity(items.len()), Vec::new());
+        for item in items {
+            match self.store.commit(Arc::new(vec![item.clone()])).await {
+                Ok(committed) => {
+                    outcomes.extend(committed.outcomes.into_iter().map(Ok));
+                    appended.extend(committed.appended);
+                }
+                Err(error) => outcomes.push(Err(not_written(&error))),
+            }
+        }
+        (outcomes, appended)
+    }
+}
+
+/// The second stage: runners first, then everybody who listens, then those who asked. It works while the next
+/// transaction is under way, one batch after the other, so that what is published keeps the order of its seqs.
+struct Publisher {
+    pubsub: PubSub,
+    on_started: OnStarted,
+    shared: Arc<Shared>,
+}
+
+impl Publisher {
+    async fn run(self, mut committed: mpsc::Receiver<Batch>) {
+        while let Some(batch) = committed.recv().await {
+            self.batch(batch);
+        }
+    }
+
+    fn batch(&self, Batch { items, replies, outcomes, appended }: Batch) {
+        for (item, outcome) in items.iter().zip(&outcomes) {
+            let Ok(Ok(applied)) = outcome else { continue };
+            for turn in &applied.started {
+                (self.on_started)(&item.session, turn.clone());
+            }
+        }
+        for appended in &appended {
+            self.publish(appended);
+        }
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // Whoever asked may have gone; what was written stands.
             let _unheard = reply.map(|reply| reply.send(outcome));
         }
-    }
-
-    /// A batch that the store refuses for its content is repeated item by item: what fails alone fails alone (L3).
-    async fn one_by_one(&self, items: &[Item]) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(items.len());
-        for item in items {
-            let one = Arc::new(vec![item.clone()]);
-            match self.store.commit(one.clone()).await {
-                Ok(committed) => outcomes.extend(self.published(&one, committed)),
-                Err(error) => outcomes.push(Err(not_written(&error))),
+        let mut in_flight = lock(&self.shared.in_flight);
+        for item in items.iter() {
+            if let Some(count) = in_flight.get_mut(&item.session) {
+                *count -= 1;
+                if *count == 0 {
+                    in_flight.remove(&item.session);
+                }
             }
         }
-        outcomes
-    }
-
-    fn published(&self, items: &[Item], committed: Committed) -> Vec<Outcome> {
-        for (item, outcome) in items.iter().zip(&committed.outcomes) {
-            for turn in outcome.iter().flat_map(|applied| &applied.started) {
-                (self.on_started)(&item.session, turn.clone());
-            }
-        }
-        for appended in &committed.appended {
-            self.publish(appended);
-        }
-        committed.outcomes.into_iter().map(Ok).collect()
     }
 
     fn publish(&self, appended: &Appended) {

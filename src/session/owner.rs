@@ -256,6 +256,9 @@ impl Runner {
         let mut heard = time::Instant::now();
         let mut due: Option<time::Instant> = None;
         let mut flushing = None;
+        // Two timers for the whole turn: one set with each window, one that looks at both limits when it rings.
+        let mut window_over = std::pin::pin!(time::sleep_until(heard));
+        let mut limit = std::pin::pin!(time::sleep_until(deadline.min(heard + idle)));
         let outcome = loop {
             if flushing.is_none() && due.is_some_and(|due| due <= time::Instant::now()) {
                 due = None;
@@ -265,7 +268,6 @@ impl Runner {
             if full && !self.inner.seen().current {
                 break Outcomes::Gone;
             }
-            let wait = due.filter(|_| flushing.is_none());
             tokio::select! {
                 biased;
                 why = stop_of(&mut stopped) => break stopped_by(why),
@@ -278,10 +280,7 @@ impl Runner {
                         due = Some(due.unwrap_or_else(time::Instant::now));
                     }
                 }
-                () = maybe(wait.map(|at| Box::pin(time::sleep_until(at)))) => {}
-                () = time::sleep_until(deadline) => {
-                    break Outcomes::End(End::Failed(timed_out("was not done after", options.turn_timeout)));
-                }
+                () = window_over.as_mut(), if due.is_some() && flushing.is_none() => {}
                 output = answer.next(), if !full => {
                     heard = time::Instant::now();
                     if let Some(end) = self.hear(output, window) {
@@ -289,10 +288,21 @@ impl Runner {
                     }
                     if due.is_none() && !self.pending.is_empty() {
                         due = Some(heard + window);
+                        window_over.as_mut().reset(heard + window);
                     }
                 }
-                () = time::sleep_until(heard + idle), if !full => {
-                    break Outcomes::End(End::Failed(timed_out("was silent for", idle)));
+                () = limit.as_mut() => {
+                    let now = time::Instant::now();
+                    if now >= deadline {
+                        break Outcomes::End(End::Failed(timed_out("was not done after", options.turn_timeout)));
+                    }
+                    if full {
+                        // It is not the agent that is silent: nobody listens to it.
+                        heard = now;
+                    } else if now >= heard + idle {
+                        break Outcomes::End(End::Failed(timed_out("was silent for", idle)));
+                    }
+                    limit.as_mut().reset(deadline.min(heard + idle));
                 }
             }
         };

@@ -14,7 +14,7 @@ use super::{
     rows,
 };
 use crate::model::{
-    Event, EventKind, Node, Part,
+    Event, EventKind, Node, Part, TurnStatus,
     fold::{self, Delta},
     machine::{KnownMessage, Session},
 };
@@ -76,12 +76,31 @@ pub(super) async fn sessions(
     .await
     .map_err(&doing)?;
     for row in &turns {
-        if let Some(session) = by_key.get_mut(&row.get::<i64, _>(2)) {
-            session.turns.push(rows::turn(row)?);
+        if let Some(session) = by_key.get_mut(&row.get::<i64, _>(1)) {
+            let mut turn = rows::turn(row)?;
+            if turn.status == TurnStatus::Running {
+                turn.flushed = turn.flushed.max(flushed(connection, session.key, &turn.id).await?);
+            }
+            session.turns.push(turn);
         }
     }
     known.extend(by_key.into_values().map(|session| (session.id.clone(), session)));
     Ok(())
+}
+
+/// How many flushes of a running turn are in the log. Read only after a start or a failure: the writer remembers what
+/// it wrote.
+async fn flushed(connection: &mut SqliteConnection, session_key: i64, turn_id: &str) -> Result<u64> {
+    let newest = sqlx::query(
+        "SELECT flush FROM events WHERE session_key = ? AND turn_id = ? AND kind = 'turn_delta'
+         ORDER BY seq DESC LIMIT 1",
+    )
+    .bind(session_key)
+    .bind(turn_id)
+    .fetch_optional(connection)
+    .await
+    .map_err(Error::while_doing("reading a turn's flushes"))?;
+    Ok(newest.map_or(0, |row| rows::unsigned(row.get(0)) + 1))
 }
 
 /// The messages and ended turns that the items of a batch name.

@@ -5,6 +5,7 @@
 //! live sessions it may remember between transactions. Readers are a pool of read-only connections, each reading one
 //! WAL snapshot ([`read`]); they wait for nobody.
 
+mod checkpoint;
 mod file;
 mod load;
 mod read;
@@ -12,14 +13,22 @@ mod rows;
 mod write;
 mod writer;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
 
 use self::writer::Command;
 use super::{
@@ -46,6 +55,7 @@ pub struct Sqlite {
     readers: SqlitePool,
     commands: mpsc::Sender<Command>,
     urgent: mpsc::Sender<Command>,
+    checkpoints: Arc<Mutex<Option<JoinHandle<()>>>>,
     _lock: Arc<file::Lock>,
 }
 
@@ -68,7 +78,7 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5))
-            .pragma("wal_autocheckpoint", "4000")
+            .pragma("wal_autocheckpoint", "16000")
             .pragma("cache_size", "-32000")
             .pragma("temp_store", "memory")
             .disable_statement_logging();
@@ -77,13 +87,24 @@ impl Sqlite {
             .max_connections(options.readers.max(1))
             .acquire_timeout(Duration::from_secs(5))
             .test_before_acquire(false)
-            .connect_with(connect.read_only(true).create_if_missing(false))
+            .connect_with(connect.clone().read_only(true).create_if_missing(false))
             .await
             .map_err(Error::while_doing("opening the database for reading"))?;
         let (commands, inbox) = mpsc::channel(INBOX);
         let (urgent, urgent_inbox) = mpsc::channel(INBOX);
-        tokio::spawn(writer.run(urgent_inbox, inbox));
-        Ok(Self { readers, commands, urgent, _lock: Arc::new(lock) })
+        let stop = CancellationToken::new();
+        let checkpoints = tokio::spawn(checkpoint::run(connect, writer.commits(), stop.clone()));
+        tokio::spawn(async move {
+            writer.run(urgent_inbox, inbox).await;
+            stop.cancel();
+        });
+        Ok(Self {
+            readers,
+            commands,
+            urgent,
+            checkpoints: Arc::new(Mutex::new(Some(checkpoints))),
+            _lock: Arc::new(lock),
+        })
     }
 
     async fn ask<T>(
@@ -164,6 +185,12 @@ impl Store for Sqlite {
         if self.commands.send(Command::Close { reply }).await.is_ok() {
             // An error means that the writer is gone already, which is what was asked for.
             let _gone = done.await;
+        }
+        let checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(checkpoints) = checkpoints
+            && let Err(error) = checkpoints.await
+        {
+            tracing::warn!(%error, "the checkpoints ended badly");
         }
         self.readers.close().await;
     }

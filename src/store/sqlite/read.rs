@@ -343,7 +343,7 @@ pub(super) async fn list(readers: &SqlitePool, query: &ListQuery) -> Result<Vec<
     .map_err(&doing)?;
     let mut by_key: HashMap<i64, Vec<Turn>> = HashMap::new();
     for row in &turns {
-        by_key.entry(row.get(2)).or_default().push(rows::turn(row)?);
+        by_key.entry(row.get(1)).or_default().push(rows::turn(row)?);
     }
     for session in &mut sessions {
         session.turns = by_key.remove(&session.key).unwrap_or_default();

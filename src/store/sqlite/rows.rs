@@ -13,11 +13,12 @@ use crate::{
 };
 
 /// The columns that [`session`] reads.
-pub(super) const SESSION: &str =
-    "s.key, s.id, s.epoch, s.last_seq, s.title, s.metadata, s.max_running, s.created_at, s.updated_at";
+pub(super) const SESSION: &str = "s.key, s.id, s.epoch,
+    coalesce((SELECT max(e.seq) FROM events e WHERE e.session_key = s.key), 0),
+    s.title, s.metadata, s.max_running, s.created_at, s.updated_at";
 
 /// The columns that [`turn`] reads.
-pub(super) const TURN: &str = "t.row, t.flushed";
+pub(super) const TURN: &str = "t.row";
 
 /// A number that was never negative when it was written.
 pub(super) fn unsigned(value: i64) -> u64 {
@@ -49,9 +50,7 @@ pub(super) fn session(row: &SqliteRow) -> Result<Session> {
 
 /// A turn.
 pub(super) fn turn(row: &SqliteRow) -> Result<Turn> {
-    let mut turn: Turn = serde_json::from_str(row.get(0)).map_err(|error| corrupt("a turn", &error))?;
-    turn.flushed = unsigned(row.get(1));
-    Ok(turn)
+    serde_json::from_str(row.get(0)).map_err(|error| corrupt("a turn", &error))
 }
 
 /// A node: `incarnation, name, state, beat, lease_ttl_ms, exclusive`.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct EventRow<'a>(i64, i64, &'a str, Option<&'a str>, &'a str);
+struct EventRow<'a>(i64, i64, &'a str, Option<&'a str>, Option<i64>, &'a str);
 
 #[derive(Serialize)]
 struct MessageRow<'a>(i64, i64, &'a str, &'a str);
@@ -31,7 +31,6 @@ struct SessionRow<'a> {
     key: i64,
     id: &'a str,
     epoch: &'a str,
-    last_seq: i64,
     title: Option<&'a str>,
     /// Text within text: the database keeps it as it is.
     metadata: &'a str,
@@ -50,7 +49,6 @@ struct TurnRow<'a> {
     owner: Option<&'a str>,
     term: i64,
     intent: i64,
-    flushed: i64,
     ended_at: Option<i64>,
     row: String,
 }
@@ -62,9 +60,7 @@ struct Rows<'a> {
     messages: Vec<MessageRow<'a>>,
     chunks: Vec<ChunkRow<'a>>,
     sessions: Vec<SessionRow<'a>>,
-    heads: Vec<(i64, i64)>,
     turns: Vec<TurnRow<'a>>,
-    flushes: Vec<(&'a str, i64)>,
     ended: Vec<&'a str>,
 }
 
@@ -73,7 +69,8 @@ impl<'a> Rows<'a> {
         let key = session.key;
         for event in &writes.events {
             let (seq, kind) = (rows::signed(event.seq), event.kind.name());
-            self.events.push(EventRow(key, seq, kind, event.turn_id.as_deref(), &event.body));
+            let flush = event.flush.map(rows::signed);
+            self.events.push(EventRow(key, seq, kind, event.turn_id.as_deref(), flush, &event.body));
         }
         for message in &writes.messages {
             self.messages.push(MessageRow(key, rows::signed(message.seq), &message.id, &message.text));
@@ -84,13 +81,11 @@ impl<'a> Rows<'a> {
         let deltas_only = writes.events.iter().all(|event| event.kind == EventKind::TurnDelta);
         if writes.created || writes.updated || !deltas_only {
             self.sessions.push(session_row(session));
-        } else if !writes.events.is_empty() {
-            self.heads.push((key, rows::signed(session.last_seq)));
         }
         for turn in &session.turns {
             match writes.turns.get(&turn.id) {
-                None => {}
-                Some(Touch::Flushed) => self.flushes.push((&turn.id, rows::signed(turn.flushed))),
+                // A flush is in the log; nothing else of the turn has changed.
+                None | Some(Touch::Flushed) => {}
                 Some(Touch::Changed | Touch::New) => {
                     if turn.status.is_ended() {
                         self.ended.push(&turn.id);
@@ -107,7 +102,6 @@ fn session_row(session: &Session) -> SessionRow<'_> {
         key: session.key,
         id: &session.id,
         epoch: &session.epoch,
-        last_seq: rows::signed(session.last_seq),
         title: session.title.as_deref(),
         metadata: session.metadata.get(),
         max_running: session.max_running,
@@ -126,7 +120,6 @@ fn turn_row(session: i64, turn: &Turn) -> TurnRow<'_> {
         owner: turn.owner.as_ref().map(|owner| owner.incarnation.0.as_str()),
         term: rows::signed(turn.term),
         intent: i64::from(turn.intent.is_some()),
-        flushed: rows::signed(turn.flushed),
         ended_at: turn.ended_at.map(|at| at.0),
         // Strings and numbers: there is nothing in a turn that JSON cannot hold.
         row: serde_json::to_string(turn).unwrap_or_default(),
@@ -146,9 +139,7 @@ pub(super) async fn all(
         }
     }
     insert(connection, SESSIONS, &rows.sessions).await?;
-    insert(connection, HEADS, &rows.heads).await?;
     insert(connection, TURNS, &rows.turns).await?;
-    insert(connection, FLUSHES, &rows.flushes).await?;
     insert(connection, EVENTS, &rows.events).await?;
     insert(connection, MESSAGES, &rows.messages).await?;
     insert(connection, CHUNKS, &rows.chunks).await?;
@@ -164,8 +155,8 @@ async fn insert<T: Serialize>(connection: &mut SqliteConnection, sql: &'static s
     sqlx::query(sql).bind(json).execute(connection).await.map(drop).map_err(Error::while_doing("writing"))
 }
 
-const EVENTS: &str = "INSERT INTO events (session_key, seq, kind, turn_id, body)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)";
+const EVENTS: &str = "INSERT INTO events (session_key, seq, kind, turn_id, flush, body)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?)";
 
 const MESSAGES: &str = "INSERT INTO messages (session_key, seq, id, text)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)";
@@ -175,28 +166,20 @@ const CHUNKS: &str = "INSERT INTO chunks (turn_id, upto, parts)
 
 const DROP_CHUNKS: &str = "DELETE FROM chunks WHERE turn_id IN (SELECT value FROM json_each(?))";
 
-const SESSIONS: &str =
-    "INSERT INTO sessions (key, id, epoch, last_seq, title, metadata, max_running, created_at, updated_at)
-    SELECT value ->> 'key', value ->> 'id', value ->> 'epoch', value ->> 'last_seq', value ->> 'title',
+const SESSIONS: &str = "INSERT INTO sessions (key, id, epoch, title, metadata, max_running, created_at, updated_at)
+    SELECT value ->> 'key', value ->> 'id', value ->> 'epoch', value ->> 'title',
            value ->> 'metadata', value ->> 'max_running', value ->> 'created_at', value ->> 'updated_at'
     FROM json_each(?) WHERE true
-    ON CONFLICT (key) DO UPDATE SET last_seq = excluded.last_seq, title = excluded.title,
+    ON CONFLICT (key) DO UPDATE SET title = excluded.title,
         metadata = excluded.metadata, max_running = excluded.max_running, updated_at = excluded.updated_at";
 
-const HEADS: &str = "WITH heads AS MATERIALIZED (SELECT value ->> 0 AS key, value ->> 1 AS seq FROM json_each(?))
-    UPDATE sessions SET last_seq = heads.seq FROM heads WHERE sessions.key = heads.key";
-
 const TURNS: &str =
-    "INSERT INTO turns (id, session_key, status, prompt_id, attempt, owner, term, intent, flushed, ended_at, row)
+    "INSERT INTO turns (id, session_key, status, prompt_id, attempt, owner, term, intent, ended_at, row)
     SELECT value ->> 'id', value ->> 'session', value ->> 'status', value ->> 'prompt', value ->> 'attempt',
-           value ->> 'owner', value ->> 'term', value ->> 'intent', value ->> 'flushed', value ->> 'ended_at',
-           value ->> 'row'
+           value ->> 'owner', value ->> 'term', value ->> 'intent', value ->> 'ended_at', value ->> 'row'
     FROM json_each(?) WHERE true
     ON CONFLICT (id) DO UPDATE SET status = excluded.status, owner = excluded.owner, term = excluded.term,
-        intent = excluded.intent, flushed = excluded.flushed, ended_at = excluded.ended_at, row = excluded.row";
-
-const FLUSHES: &str = "WITH flushes AS MATERIALIZED (SELECT value ->> 0 AS id, value ->> 1 AS n FROM json_each(?))
-    UPDATE turns SET flushed = flushes.n FROM flushes WHERE turns.id = flushes.id";
+        intent = excluded.intent, ended_at = excluded.ended_at, row = excluded.row";
 
 /// What was appended, for those who publish it.
 pub(super) fn appended(written: HashMap<Arc<str>, Writes>) -> Vec<Appended> {

@@ -3,7 +3,14 @@
 //! Because the file is locked and this is the only writer, what it last wrote of a live session is what the file
 //! holds; it keeps those in memory, so that an append of deltas reads nothing. Whatever fails throws that memory away.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -52,6 +59,8 @@ pub(super) struct Writer {
     /// Every node row; `None` when it must be read again.
     nodes: Option<Vec<Node>>,
     next_key: i64,
+    /// How many transactions were committed.
+    commits: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -72,7 +81,12 @@ impl Writer {
             .await
             .map_err(Error::while_doing("opening the database"))?
             .get(0);
-        Ok(Self { options, connection, sessions: HashMap::new(), nodes: None, next_key })
+        Ok(Self { options, connection, sessions: HashMap::new(), nodes: None, next_key, commits: Arc::default() })
+    }
+
+    /// How many transactions it has committed, for those who tidy up after it.
+    pub(super) fn commits(&self) -> Arc<AtomicU64> {
+        self.commits.clone()
     }
 
     /// Serves commands until the last handle is gone or one of them says close.
@@ -119,7 +133,9 @@ impl Writer {
 
     async fn end(&mut self) -> Result<()> {
         let ended = sqlx::query("COMMIT").execute(&mut self.connection).await;
-        ended.map(drop).map_err(Error::while_doing("committing"))
+        ended.map_err(Error::while_doing("committing"))?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// After a failure: nothing of the transaction stands, and nothing that it taught is believed.
