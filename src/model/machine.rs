@@ -595,6 +595,10 @@ impl Work<'_> {
             self.take_up_again(turn);
             return Ok(done);
         }
+        if self.session.turns.iter().any(|turn| turn.reply_id == message_id) {
+            // The answer is not stored before its end, and could not be if its id were taken meanwhile.
+            return Err(Refused::Conflict("this message id is that of an answer; use a new id"));
+        }
         self.node_takes_turns()?;
         let mut interrupted = Vec::new();
         if turn.is_some() && !self.has_room() {

@@ -360,6 +360,19 @@ fn i16_the_same_id_gives_the_same_answer_and_anything_else_under_it_is_a_conflic
 }
 
 #[test]
+fn the_id_of_an_answer_that_is_still_coming_is_taken() {
+    let mut bench = Bench::new();
+    bench.send("a", "one", "ada", WhenBusy::Queue).unwrap();
+    bench.send("a", "two", "ada", WhenBusy::Queue).unwrap();
+    let before = bench.session.last_seq;
+    for id in ["reply-one", "reply-two"] {
+        let outcome = bench.send("a", id, "ada", WhenBusy::Queue);
+        assert!(matches!(outcome, Err(Refused::Conflict(_))), "{id}: {outcome:?}");
+    }
+    assert_eq!(bench.session.last_seq, before, "a refused send leaves no trace");
+}
+
+#[test]
 fn l4_the_same_items_written_again_change_nothing_and_tell_the_same() {
     let mut bench = Bench::new();
     let turn = NewTurn { id: "turn-m1".into(), reply_id: "reply-m1".into(), agent: "echo".into() };
