@@ -20,7 +20,7 @@ use crate::{
     model::{Person, Turn, machine::Asker},
     presence::{Tracked, Tracker},
     protocol::{Payload, Reply},
-    session::{Error, Send, Sessions, TurnObserver, Update, fields, topic_of},
+    session::{Error, Send, Sessions, TurnObserver, Update, fields, lenient_fields, topic_of},
     store::{From, SnapshotReason},
 };
 
@@ -76,7 +76,8 @@ struct JoinParams<'a> {
     #[serde(borrow, default)]
     epoch: Option<&'a RawValue>,
     create: Option<bool>,
-    presence: Option<Map<String, Value>>,
+    #[serde(borrow, default)]
+    presence: Option<&'a RawValue>,
 }
 
 /// The cursor in join parameters. Whatever is no cursor gives a snapshot and its reason, never an error (L9).
@@ -98,28 +99,25 @@ impl Channel for SessionChannel {
         let topic = cx.topic().to_owned();
         let text = params.as_json().unwrap_or("[]");
         let text = if text.trim() == "null" { "{}" } else { text };
-        let params: JoinParams<'_> = fields(text).map_err(|error| refusal(&error))?;
+        let params: JoinParams<'_> = lenient_fields(text).map_err(|error| refusal(&error))?;
         let access = cx.identity().access(&topic);
         if access < Access::Read {
             return Err(refusal(&Error::Unauthorized("this token does not open this session")));
         }
-        self.shown = params.presence.unwrap_or_default();
-        check_presence(&self.shown).map_err(|error| refusal(&error))?;
+        self.shown = shown(params.presence).map_err(|error| refusal(&error))?;
         let create = params.create.unwrap_or(true) && access >= Access::Write;
         let from = cursor(params.last_seq, params.epoch);
         let joined = self.shared.sessions.join(id(cx), from, create).await.map_err(|error| refusal(&error))?;
         self.epoch = joined.epoch;
+        // What is pushed here follows the reply at once, and the diffs that are published meanwhile follow that: the
+        // state is the first that a client hears of presence.
+        let meta = self.meta(&cx.identity().person);
+        self.tracked = Some(self.shared.presence.track(&topic, &cx.identity().person.id, &meta));
+        cx.push("presence_state", &self.shared.presence.state(&topic));
         Ok(Joined {
             response: Payload::raw(joined.reply),
             cursor: Some(Cursor { position: joined.position, complete: joined.complete }),
         })
-    }
-
-    async fn joined(&mut self, cx: &mut Context) {
-        let person = cx.identity().person.clone();
-        let fields = self.meta(&person);
-        self.tracked = Some(self.shared.presence.track(cx.topic(), &person.id, &fields));
-        cx.push("presence_state", &self.shared.presence.state(cx.topic()));
     }
 
     async fn handle_in(&mut self, cx: &mut Context, event: &str, payload: Payload) -> Next {
@@ -141,7 +139,7 @@ impl Channel for SessionChannel {
             "broadcast" => broadcast(cx, &asker.person, text),
             "presence" => self.present(&asker.person, text),
             // Nobody proves who they are to a server that asks for no token: there is nothing to renew.
-            "access_token" => fields::<Map<String, Value>>(text).map(|_| Next::Reply(Reply::ok(Payload::empty()))),
+            "access_token" => fields::<Token>(text).map(|_| Next::Reply(Reply::ok(Payload::empty()))),
             other => Err(Error::Invalid(format!("there is no event {other:?} on this topic"))),
         };
         answer.unwrap_or_else(|error| refuse(&error))
@@ -189,6 +187,12 @@ fn refuse(error: &Error) -> Next {
 #[derive(Deserialize)]
 struct TurnId {
     turn_id: String,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    #[serde(rename = "token")]
+    _token: String,
 }
 
 impl SessionChannel {
@@ -266,6 +270,13 @@ impl SessionChannel {
         meta.insert("node".to_owned(), (*self.shared.node).into());
         meta
     }
+}
+
+/// The presence fields in join parameters.
+fn shown(presence: Option<&RawValue>) -> Result<Map<String, Value>, Error> {
+    let shown = presence.map_or_else(|| Ok(Map::new()), |presence| fields(presence.get()))?;
+    check_presence(&shown)?;
+    Ok(shown)
 }
 
 fn check_presence(shown: &Map<String, Value>) -> Result<(), Error> {

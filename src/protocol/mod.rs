@@ -10,6 +10,7 @@ mod frame;
 mod payload;
 mod scan;
 mod serializer;
+pub mod strict;
 mod v2_json;
 mod wire;
 

@@ -23,7 +23,7 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::requests::fields;
+pub(crate) use self::requests::{fields, lenient_fields};
 pub use self::{
     error::Error,
     requests::{CancelAnswer, Parts, RetryAnswer, Send, SendAnswer, Update},

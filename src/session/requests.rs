@@ -13,6 +13,7 @@ use crate::{
         EndReason, Part, PartKind, TurnStatus,
         machine::{Applied, Asker, Done, NewTurn, Op, WhenBusy},
     },
+    protocol::strict,
 };
 
 /// A cancel is answered at latest this long after its intent was durable.
@@ -90,29 +91,22 @@ pub struct Update {
 /// Reads a JSON object into its fields.
 ///
 /// # Errors
-/// [`Error::Invalid`] where it is no object, a field has the wrong type, or a string holds U+0000.
+/// [`Error::Invalid`] where it is no object, a field has the wrong type, or it holds what others would stumble over
+/// ([`strict::check`]).
 pub(crate) fn fields<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
+    strict::check(json).map_err(|unsound| Error::Invalid(unsound.to_string()))?;
+    lenient_fields(json)
+}
+
+/// As [`fields`], for what is looked at and neither kept nor passed on.
+///
+/// # Errors
+/// [`Error::Invalid`] where it is no object, or a field has the wrong type.
+pub(crate) fn lenient_fields<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
     if !json.trim_start().starts_with('{') {
         return Err(Error::Invalid("the payload must be a JSON object".to_owned()));
     }
-    if json.contains("\\u0000") && holds_nul(json) {
-        return Err(Error::Invalid("a string holds U+0000; remove it".to_owned()));
-    }
     serde_json::from_str(json).map_err(|error| Error::Invalid(format!("the payload is not as expected: {error}")))
-}
-
-/// Whether a string in `json` holds U+0000. (Its escape may as well be an escaped backslash before digits.)
-fn holds_nul(json: &str) -> bool {
-    fn look(value: &serde_json::Value) -> bool {
-        match value {
-            serde_json::Value::String(text) => text.contains('\0'),
-            serde_json::Value::Array(items) => items.iter().any(look),
-            serde_json::Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || look(value)),
-            _ => false,
-        }
-    }
-    // What cannot be parsed is refused by the caller's own parsing, with its reason.
-    serde_json::from_str(json).is_ok_and(|value| look(&value))
 }
 
 /// A field that may be there as `null`, which is not the same as not being there.
@@ -251,6 +245,21 @@ impl Update {
 }
 
 impl Sessions {
+    /// Whether a send can be taken by any session of this server, whatever goes on in it.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Invalid`] for an agent that is not there, [`Error::Draining`].
+    pub fn admits(&self, send: &Send) -> Result<(), Error> {
+        let limit = self.inner.options.max_message_bytes;
+        if send.parts.size() > limit {
+            return Err(Error::TooLarge(format!("the message is larger than {limit} bytes; send less at once")));
+        }
+        if send.answer {
+            self.inner.agent_name(send.agent.as_deref())?;
+        }
+        if self.is_draining() { Err(Error::Draining) } else { Ok(()) }
+    }
+
     /// Sends a message, and asks for an answer unless the send says otherwise. The returned future is ready when the
     /// item has its place in the log's order; what it yields is ready when the item is durable. Dropping either leaves
     /// open whether the message is there: the same id finds out.
@@ -263,15 +272,9 @@ impl Sessions {
         asker: Asker,
         send: Send,
     ) -> Result<impl Future<Output = Result<SendAnswer, Error>> + std::marker::Send + use<>, Error> {
+        self.admits(&send)?;
         let inner = self.inner.clone();
-        let limit = inner.options.max_message_bytes;
-        if send.parts.size() > limit {
-            return Err(Error::TooLarge(format!("the message is larger than {limit} bytes; send less at once")));
-        }
-        let turn = if send.answer { Some(inner.new_turn(send.agent)?) } else { None };
-        if self.is_draining() {
-            return Err(Error::Draining);
-        }
+        let turn = if send.answer { Some(inner.new_turn(send.agent.as_deref())?) } else { None };
         let op = Op::Send {
             message_id: send.id,
             parts: send.parts.0,
@@ -376,13 +379,18 @@ impl Sessions {
 }
 
 impl Inner {
-    fn new_turn(&self, agent: Option<String>) -> Result<NewTurn, Error> {
-        let agent = agent.unwrap_or_else(|| self.agents.default_name().to_owned());
-        if self.agents.get(&agent).is_none() {
+    /// The agent of that name, or the one that answers where none is named.
+    fn agent_name(&self, asked: Option<&str>) -> Result<String, Error> {
+        let name = asked.unwrap_or_else(|| self.agents.default_name());
+        if self.agents.get(name).is_none() {
             let known = self.agents.names().collect::<Vec<_>>().join(", ");
-            return Err(Error::Invalid(format!("this server has no agent {agent:?}; it has {known}")));
+            return Err(Error::Invalid(format!("this server has no agent {name:?}; it has {known}")));
         }
-        Ok(NewTurn { id: ids::fresh(), reply_id: ids::fresh(), agent })
+        Ok(name.to_owned())
+    }
+
+    fn new_turn(&self, agent: Option<&str>) -> Result<NewTurn, Error> {
+        Ok(NewTurn { id: ids::fresh(), reply_id: ids::fresh(), agent: self.agent_name(agent)? })
     }
 }
 
