@@ -72,6 +72,18 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
     }
 }
 
+/// The parameters in a path, with a problem for those that cannot be read.
+pub(super) struct Segments<T>(T);
+
+impl<T: DeserializeOwned + std::marker::Send> FromRequestParts<Api> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let path = Path::<T>::from_request_parts(parts, api).await;
+        path.map(|Path(segments)| Self(segments)).map_err(|error| Problem::invalid(error.body_text()))
+    }
+}
+
 /// A body's text.
 type Body = Result<Bytes, BytesRejection>;
 
@@ -140,7 +152,7 @@ pub(super) async fn create(State(api): State<Api>, who: Who, body: Body) -> Answ
     Ok((StatusCode::CREATED, json(session)).into_response())
 }
 
-pub(super) async fn look(State(api): State<Api>, who: Who, Path(id): Path<String>) -> Answer {
+pub(super) async fn look(State(api): State<Api>, who: Who, Segments(id): Segments<String>) -> Answer {
     who.may(&id, Access::Read)?;
     Ok(json(within(api.sessions.look(&id)).await?))
 }
@@ -154,7 +166,7 @@ pub(super) struct HistoryParams {
 pub(super) async fn messages(
     State(api): State<Api>,
     who: Who,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     Params(params): Params<HistoryParams>,
 ) -> Answer {
     who.may(&id, Access::Read)?;
@@ -173,7 +185,7 @@ pub(super) struct EventParams {
 pub(super) async fn events(
     State(api): State<Api>,
     who: Who,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     Params(params): Params<EventParams>,
 ) -> Answer {
     who.may(&id, Access::Read)?;
@@ -182,13 +194,11 @@ pub(super) async fn events(
     Ok(json(within(events).await?))
 }
 
-pub(super) async fn send(State(api): State<Api>, who: Who, Path(id): Path<String>, body: Body) -> Answer {
+pub(super) async fn send(State(api): State<Api>, who: Who, Segments(id): Segments<String>, body: Body) -> Answer {
     let asker = who.asks(&id)?;
     let send = Send::parse(&text(body)?)?;
     let answer = within(async {
-        if api.sessions.is_draining() {
-            return Err(session::Error::Draining);
-        }
+        api.sessions.admits(&send)?;
         // As a join does: a session that is not there yet is made.
         api.sessions.create(&id, Update::default(), false).await?;
         api.sessions.send(&id, asker, send).await?.await
@@ -197,13 +207,21 @@ pub(super) async fn send(State(api): State<Api>, who: Who, Path(id): Path<String
     Ok((StatusCode::ACCEPTED, json(as_json(&answer)?)).into_response())
 }
 
-pub(super) async fn cancel(State(api): State<Api>, who: Who, Path((id, turn)): Path<(String, String)>) -> Answer {
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    who: Who,
+    Segments((id, turn)): Segments<(String, String)>,
+) -> Answer {
     let asker = who.asks(&id)?;
     let answer = within(api.sessions.cancel(&id, asker, turn)).await?;
     Ok(json(as_json(&answer)?))
 }
 
-pub(super) async fn retry(State(api): State<Api>, who: Who, Path((id, turn)): Path<(String, String)>) -> Answer {
+pub(super) async fn retry(
+    State(api): State<Api>,
+    who: Who,
+    Segments((id, turn)): Segments<(String, String)>,
+) -> Answer {
     let asker = who.asks(&id)?;
     let answer = within(api.sessions.retry(&id, asker, turn)).await?;
     Ok((StatusCode::ACCEPTED, json(as_json(&answer)?)).into_response())

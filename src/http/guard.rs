@@ -40,7 +40,8 @@ impl Guard {
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        // A header that is no text counts as one that cannot be understood, not as one that is not there.
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
         let kind = text(header::CONTENT_TYPE).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
