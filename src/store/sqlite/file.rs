@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sqlx::{ConnectOptions, Connection, Row, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::super::{Error, Result};
 
@@ -99,7 +99,7 @@ pub(super) async fn examine(path: &Path, may_migrate: bool) -> Result<()> {
         return Err(refused(path, "it is read-only; make it writable (chmod u+w), or use another file"));
     }
     if metadata.len() == 0 {
-        return Ok(());
+        return check_version(path, 0, may_migrate);
     }
     let mut magic = [0; 16];
     if file.read_exact(&mut magic).is_err() || &magic != b"SQLite format 3\0" {
@@ -111,26 +111,45 @@ pub(super) async fn examine(path: &Path, may_migrate: bool) -> Result<()> {
 
 async fn examine_schema(path: &Path, may_migrate: bool) -> Result<()> {
     let unreadable = |error: sqlx::Error| refused(path, format!("it cannot be read as an SQLite database ({error})"));
-    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    // Where nothing lies beside the file the file is all there is, and looking at it leaves nothing beside it either.
+    let immutable = ["-wal", "-journal"].iter().all(|suffix| !has_beside(path, suffix));
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(immutable);
     let mut connection = options.connect().await.map_err(unreadable)?;
-    let id: i64 = sqlx::query("PRAGMA application_id").fetch_one(&mut connection).await.map_err(unreadable)?.get(0);
-    let tables: i64 =
-        sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(&mut connection).await.map_err(unreadable)?.get(0);
-    let ours = id == APPLICATION_ID;
-    // A start that was killed before its first migration leaves an empty database, or the list of migrations alone.
-    if !ours && (id != 0 || tables > 2) {
+    let found = look(&mut connection).await.map_err(unreadable)?;
+    connection.close().await.map_err(unreadable)?;
+    let Some(version) = found else {
         return Err(refused(path, "this is the database of another program; give the path of another file"));
-    }
-    let version: i64 = if ours {
-        sqlx::query("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(unreadable)?
-            .get(0)
+    };
+    check_version(path, version, may_migrate)
+}
+
+fn has_beside(path: &Path, suffix: &str) -> bool {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    std::fs::metadata(name).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// The version of the schema, 0 for none; `None` where it is another program's. A start that was killed before its
+/// first migration leaves nothing, or the empty list of migrations.
+async fn look(connection: &mut SqliteConnection) -> std::result::Result<Option<i64>, sqlx::Error> {
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let (listed, others): (bool, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE name = '_sqlx_migrations') > 0,
+                count(*) FILTER (WHERE tbl_name <> '_sqlx_migrations') FROM sqlite_schema",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let version: i64 = if listed {
+        let newest = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations");
+        newest.fetch_one(&mut *connection).await?
     } else {
         0
     };
-    connection.close().await.map_err(unreadable)?;
+    let blank = id == 0 && others == 0 && version == 0;
+    Ok((id == APPLICATION_ID || blank).then_some(version))
+}
+
+fn check_version(path: &Path, version: i64, may_migrate: bool) -> Result<()> {
     let known = newest_migration();
     if version > known {
         return Err(refused(
