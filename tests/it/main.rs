@@ -10,11 +10,17 @@
 
 mod agent_echo;
 mod agent_openai;
+mod bad_input;
 mod channel_app;
 mod channel_conformance;
 mod channel_slow;
 mod channel_transport;
 mod cli;
 mod config;
+mod database_file;
+mod http_api;
+mod presence;
 mod session_basics;
+mod session_contract;
+mod session_replay;
 mod support;

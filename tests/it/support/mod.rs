@@ -1,6 +1,7 @@
 //! What tests are made with.
 
 pub(crate) mod client;
+pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod server;
