@@ -106,6 +106,8 @@ export interface SessionInfo {
 
 interface EventBase<Type extends string, Data> {
   readonly seq: number;
+  /** In a replay, the seq of the first of several deltas that were merged into this one. */
+  readonly first?: number;
   readonly type: Type;
   readonly at: string;
   readonly by: Person | null;
@@ -121,8 +123,6 @@ export interface Delta {
   readonly text?: string;
   /** Replaces the part's value. */
   readonly value?: Json;
-  /** The seq of the first of several deltas that were merged into this one. */
-  readonly first?: number;
 }
 
 /** The events that this version understands. */

@@ -69,7 +69,7 @@ impl Connection {
         &self.outbox
     }
 
-    /// Whom it speaks for now.
+    /// Whom it speaks for at this moment.
     pub fn identity(&self) -> Arc<Identity> {
         Arc::clone(&self.identity.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -39,7 +39,7 @@ impl Context {
         self.cell.name()
     }
 
-    /// Whom the connection speaks for now.
+    /// Whom the connection speaks for at this moment.
     pub fn identity(&self) -> Arc<Identity> {
         self.cell.connection().identity()
     }

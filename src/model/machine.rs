@@ -772,6 +772,9 @@ impl Work<'_> {
         max_running: Option<u32>,
         by: &Person,
     ) -> Result<Done, Refused> {
+        if title.is_none() && metadata.is_none() && max_running.is_none() {
+            return Ok(Done::Updated);
+        }
         if let Some(title) = title {
             self.session.title.clone_from(title);
         }

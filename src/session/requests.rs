@@ -141,7 +141,7 @@ impl Parts {
     }
 
     fn size(&self) -> usize {
-        self.0.iter().map(|part| part.size() + 32).sum()
+        self.0.iter().map(Part::size).sum()
     }
 }
 

@@ -41,7 +41,7 @@ impl Socket {
         self.connection.outbox()
     }
 
-    /// Whom it speaks for now.
+    /// Whom it speaks for at this moment.
     pub fn identity(&self) -> Arc<Identity> {
         self.connection.identity()
     }
