@@ -213,3 +213,19 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+
+    use super::*;
+    use crate::store::conformance::exercise;
+
+    async fn open() -> (Arc<dyn Store>, Box<dyn Any + Send + Sync>) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = Sqlite::open(&folder.path().join("test.db"), &Options { readers: 2, migrate: true }).await.unwrap();
+        (Arc::new(store), Box::new(folder))
+    }
+
+    exercise!(open());
+}
