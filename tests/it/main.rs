@@ -20,6 +20,8 @@ mod config;
 mod database_file;
 mod http_api;
 mod presence;
+mod ownership_lease;
+mod ownership_turns;
 mod session_basics;
 mod session_contract;
 mod session_replay;

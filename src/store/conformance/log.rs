@@ -38,14 +38,10 @@ pub(crate) async fn l1_concurrent_commits_give_every_seq_once(world: &World) {
     }
     let commits = (0..40).map(|n| async move {
         let node = Some(&world.node);
-        let (x, y) = (format!("x{n}"), format!("y{n}"));
-        world.commit(vec![
-            item("a", note(&x, "1"), node),
-            item("b", note(&x, "2"), node),
-            item("a", note(&y, "3"), node),
-        ])
+        let (x, y) = (note(&format!("x{n}"), "1"), note(&format!("y{n}"), "2"));
+        world.commit(vec![item("a", x.clone(), node), item("b", x, node), item("a", y, node)]).await
     });
-    join_all(join_all(commits).await).await;
+    join_all(commits).await;
     assert_eq!((world.head("a").await, world.head("b").await), (80, 40));
 }
 

@@ -124,7 +124,7 @@ pub(crate) async fn ended_is_the_newest_turn_of_each_prompt_if_that_has_ended(wo
         let page = first_join(world, PageLimits::default()).await;
         page.ended.iter().map(|turn| turn.id.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(ended().await, [first.id.clone()], "the newest of the second runs");
+    assert_eq!(ended().await, std::slice::from_ref(&first.id), "the newest of the second runs");
     world.op(S, fail(&again)).await.unwrap();
     assert_eq!(ended().await, [first.id, again.id.clone()]);
     assert_eq!((again.attempt, again.retry_of.as_deref()), (2, Some(second.id.as_str())));

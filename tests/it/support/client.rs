@@ -3,7 +3,10 @@
 use rejoin::model::{View, ViewTurn};
 use serde_json::{Value, json};
 
-use super::ws::{TestClient, within};
+use super::{
+    server::TestServer,
+    ws::{TestClient, within},
+};
 
 /// One session joined on one connection.
 pub(crate) struct SessionClient {
@@ -42,6 +45,11 @@ impl SessionClient {
         self.replies.clear();
         let cursor = json!({ "last_seq": self.view.last_seq, "epoch": self.view.epoch });
         self.rejoin(cursor).await;
+    }
+
+    /// Connects to a server as a user and joins without a cursor.
+    pub(crate) async fn join_at(server: &TestServer, user: &str, session: &str) -> Self {
+        Self::join(&server.ws(user), session).await
     }
 
     async fn connect(url: &str, session: &str) -> Self {

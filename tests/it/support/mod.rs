@@ -1,7 +1,9 @@
 //! What tests are made with.
 
+pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod http;
+pub(crate) mod db;
 pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod server;
