@@ -5,7 +5,7 @@
 //! its own any more, and it goes on under a new incarnation that owns nothing (I3). No failure makes it wait longer
 //! than `lease_renew` (O2).
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use tokio::{
     sync::watch,
@@ -39,11 +39,19 @@ impl Inner {
     /// One renewal; the sweep that follows it is told what it found.
     pub(super) async fn renew(self: &Arc<Self>, found: &watch::Sender<Vec<RunningTurn>>) {
         let own = self.owner().incarnation;
+        // Taken before: a turn that starts while the renewal is under way may be missing in what it read.
+        let ran = self.runners.ids();
         let sent = Instant::now();
         let answer = time::timeout(self.options.lease_ttl, self.store.renew(&own, ids::beat())).await;
         let got = Instant::now();
         match answer {
-            Ok(Ok(renewal)) => self.renewed(&own, sent, got, renewal, found).await,
+            Ok(Ok(renewal)) => {
+                let turns = self.renewed(&own, sent, got, renewal).await;
+                if let Some(turns) = turns {
+                    self.check_runners(&own, &turns, &ran);
+                    found.send_replace(turns);
+                }
+            }
             Ok(Err(error)) => self.not_renewed(&error),
             Err(late) => self.not_renewed(&late),
         }
@@ -56,17 +64,17 @@ impl Inner {
         self.judge(super::judge::Judge::forget);
     }
 
+    /// Takes in what a renewal read; the running turns, if this node is still who it was.
     async fn renewed(
         self: &Arc<Self>,
         own: &Incarnation,
         sent: Instant,
         got: Instant,
         renewal: Renewal,
-        found: &watch::Sender<Vec<RunningTurn>>,
-    ) {
+    ) -> Option<Vec<RunningTurn>> {
         if !renewal.renewed {
             self.retire().await;
-            return;
+            return None;
         }
         let live = renewal.nodes.iter().any(|node| node.owner.incarnation == *own && node.state == NodeState::Live);
         let history_changed = self.seen().history != renewal.history;
@@ -84,12 +92,17 @@ impl Inner {
         } else {
             self.judge(super::judge::Judge::forget);
         }
-        self.check_runners(own, &renewal.turns);
-        found.send_replace(renewal.turns);
+        Some(renewal.turns)
     }
 
-    /// I7, I21: what the store shows as running here has a runner here, and a runner learns of its intent.
-    fn check_runners(self: &Arc<Self>, own: &Incarnation, turns: &[RunningTurn]) {
+    /// I7, I21: what the store shows as running here has a runner here, a runner learns of its intent, and one of those
+    /// that `ran` before the renewal learns that its turn is not its own any more, even if its agent is silent.
+    fn check_runners(self: &Arc<Self>, own: &Incarnation, turns: &[RunningTurn], ran: &[String]) {
+        let owned: HashSet<&str> =
+            turns.iter().filter(|turn| turn.owner == *own).map(|turn| turn.turn_id.as_str()).collect();
+        for turn_id in ran.iter().filter(|turn_id| !owned.contains(turn_id.as_str())) {
+            self.runners.stop(turn_id, Stop::Fenced);
+        }
         for turn in turns.iter().filter(|turn| turn.owner == *own) {
             if self.runners.has(&turn.turn_id) {
                 if turn.intent {

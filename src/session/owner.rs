@@ -75,6 +75,11 @@ impl Runners {
         self.map.contains_key(turn_id)
     }
 
+    /// The turns that have a runner here.
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.map.iter().map(|entry| entry.key().clone()).collect()
+    }
+
     pub(super) fn sessions(&self) -> Vec<Arc<str>> {
         self.map.iter().map(|entry| entry.session.clone()).collect()
     }

@@ -20,6 +20,7 @@ mod config;
 mod database_file;
 mod http_api;
 mod presence;
+mod log_durable;
 mod ownership_lease;
 mod ownership_turns;
 mod session_basics;

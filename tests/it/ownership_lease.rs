@@ -129,7 +129,10 @@ async fn i10_a_thousand_joins_on_an_orphan_make_one_cancel_and_one_event() {
         assert_eq!(reply["turns"], json!([]), "already ended in every reply");
         assert_eq!(reply["session"]["status"], "idle");
         let ended = &reply["replay"]["ended"][0];
-        assert_eq!((&ended["id"], &ended["status"], &ended["reason"]), (&json!(orphan), &json!("cancelled"), &json!("owner_gone")));
+        assert_eq!(
+            (&ended["id"], &ended["status"], &ended["reason"]),
+            (&json!(orphan), &json!("cancelled"), &json!("owner_gone"))
+        );
         assert_eq!(reply["replay"]["messages"][1]["parts"][0]["text"], "half");
         assert_eq!(reply["replay"]["messages"][1]["status"], "partial");
     }

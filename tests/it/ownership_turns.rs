@@ -119,7 +119,10 @@ async fn i15_when_everyone_leaves_the_turn_goes_on() {
         let reply = raw.next().await[4]["response"].clone();
         assert_eq!((&reply["replay"]["mode"], &reply["turns"]), (&json!("replay"), &json!([])));
         let last = reply["replay"]["events"].as_array().unwrap().last().unwrap().clone();
-        assert_eq!((&last["type"], &last["data"]["message"]["parts"][0]["text"]), (&json!("turn_completed"), &json!("one two")));
+        assert_eq!(
+            (&last["type"], &last["data"]["message"]["parts"][0]["text"]),
+            (&json!("turn_completed"), &json!("one two"))
+        );
     }
     server.stop().await;
 }
