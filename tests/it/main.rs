@@ -20,6 +20,7 @@ mod config;
 mod database_file;
 mod http_api;
 mod presence;
+mod kill;
 mod log_durable;
 mod ownership_lease;
 mod ownership_turns;

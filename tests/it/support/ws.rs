@@ -80,6 +80,19 @@ impl TestClient {
         self.text(&frame.to_string()).await;
     }
 
+    /// Sends a frame; false if the connection has ended.
+    pub(crate) async fn try_frame(&mut self, frame: Value) -> bool {
+        within("send", self.ws.send(Message::text(frame.to_string()))).await.is_ok()
+    }
+
+    /// The next frame; `None` if the connection ends before one.
+    pub(crate) async fn try_next(&mut self) -> Option<Value> {
+        match self.message().await? {
+            Message::Text(text) => Some(serde_json::from_str(text.as_str()).unwrap()),
+            _ => None,
+        }
+    }
+
     /// The next message, control frames left out; `None` at the end.
     pub(crate) async fn message(&mut self) -> Option<Message> {
         loop {
