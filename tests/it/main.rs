@@ -27,4 +27,5 @@ mod ownership_turns;
 mod session_basics;
 mod session_contract;
 mod session_replay;
+mod shutdown;
 mod support;

@@ -85,7 +85,8 @@ impl SessionClient {
         self.take(frame);
     }
 
-    fn take(&mut self, frame: Value) {
+    /// Takes in a frame that was read elsewhere.
+    pub(crate) fn take(&mut self, frame: Value) {
         match frame[3].as_str().unwrap() {
             "events" => {
                 self.view.push(&frame[4].to_string()).unwrap_or_else(|error| panic!("{error}: {frame}"));

@@ -93,6 +93,15 @@ impl TestClient {
         }
     }
 
+    /// The next frame, or the code with which the server closes.
+    pub(crate) async fn frame_or_close(&mut self) -> Result<Value, u16> {
+        match self.message().await {
+            Some(Message::Text(text)) => Ok(serde_json::from_str(text.as_str()).unwrap()),
+            Some(Message::Close(Some(frame))) => Err(frame.code.into()),
+            other => panic!("expected a frame or a close with a code, found {other:?}"),
+        }
+    }
+
     /// The next message, control frames left out; `None` at the end.
     pub(crate) async fn message(&mut self) -> Option<Message> {
         loop {
