@@ -5,7 +5,9 @@
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -115,14 +117,41 @@ impl Log {
         lock(&self.shared.in_flight).contains_key(session)
     }
 
-    /// A future that is ready when a turn's terminal event has been committed here after this call.
-    pub(super) fn end_of(&self, turn_id: &str) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
+    /// A future that is ready when a turn's terminal event has been committed here after this call. Dropping it leaves
+    /// nothing behind.
+    pub(super) fn end_of(&self, turn_id: &str) -> EndOf {
+        let (sender, ended) = oneshot::channel();
+        lock(&self.shared.waiters).entry(turn_id.to_owned()).or_default().push(sender);
+        EndOf { turn_id: turn_id.to_owned(), ended, shared: self.shared.clone() }
+    }
+}
+
+/// Waits for the end of a turn; see [`Log::end_of`].
+pub(super) struct EndOf {
+    turn_id: String,
+    ended: oneshot::Receiver<()>,
+    shared: Arc<Shared>,
+}
+
+impl Future for EndOf {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.ended).poll(cx).map(drop)
+    }
+}
+
+impl Drop for EndOf {
+    /// Most turns that are asked about have ended already: nothing would ever take their waiters off the map.
+    fn drop(&mut self) {
+        self.ended.close();
         let mut waiters = lock(&self.shared.waiters);
-        let all = waiters.entry(turn_id.to_owned()).or_default();
-        all.retain(|waiter| !waiter.is_closed());
-        all.push(sender);
-        receiver
+        if let Some(all) = waiters.get_mut(&self.turn_id) {
+            all.retain(|waiter| !waiter.is_closed());
+            if all.is_empty() {
+                waiters.remove(&self.turn_id);
+            }
+        }
     }
 }
 
@@ -281,4 +310,27 @@ fn not_written(error: &store::Error) -> NotWritten {
 /// A short lock; what a panicking holder left is a plain set or map, true as it is.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_for_an_end_leaves_nothing_behind() {
+        let (inbox, _items) = mpsc::channel(1);
+        let log = Log { inbox, shared: Arc::default() };
+        let waiting = || lock(&log.shared.waiters).values().map(Vec::len).sum::<usize>();
+        let (first, second) = (log.end_of("t"), log.end_of("t"));
+        drop(first);
+        assert_eq!(waiting(), 1);
+        for waiter in lock(&log.shared.waiters).remove("t").unwrap() {
+            waiter.send(()).unwrap();
+        }
+        second.await;
+        for n in 0..100 {
+            drop(log.end_of(&format!("ended-{n}")));
+        }
+        assert!(lock(&log.shared.waiters).is_empty());
+    }
 }

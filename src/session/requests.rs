@@ -337,7 +337,7 @@ impl Sessions {
         };
         let waited = time::timeout(CANCEL_PATIENCE, async {
             tokio::select! {
-                _ = ended => {}
+                () = ended => {}
                 () = force => {}
             }
         });
