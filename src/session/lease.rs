@@ -104,11 +104,13 @@ impl Inner {
             self.runners.stop(turn_id, Stop::Fenced);
         }
         for turn in turns.iter().filter(|turn| turn.owner == *own) {
+            // Asked first: a batch that is published between the two questions has registered its runners by then.
+            let in_flight = self.log.is_in_flight(&turn.session);
             if self.runners.has(&turn.turn_id) {
                 if turn.intent {
                     self.runners.stop(&turn.turn_id, Stop::Intent);
                 }
-            } else if !self.log.is_in_flight(&turn.session) {
+            } else if !in_flight {
                 self.end_lost(own, turn);
             }
         }
