@@ -49,7 +49,7 @@ async fn i9_a_complete_racing_a_cancel_ends_once_and_every_answer_says_how() {
         let status = ada.end_of(&id).await;
         for answer in [&first, &second] {
             assert_eq!(answer["status"], status, "{answer}");
-            assert_eq!(answer["outcome"] == "cancelled" && status != "cancelled", false, "{answer}");
+            assert!(answer["outcome"] != "cancelled" || status == "cancelled", "{answer}");
         }
         *won.entry(status).or_insert(0) += 1;
     }
