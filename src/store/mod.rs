@@ -332,7 +332,8 @@ pub trait Store: Send + Sync + 'static {
     /// Raises the history number: every epoch changes, every cursor gets a snapshot.
     async fn new_history(&self) -> Result<String>;
 
-    /// Finishes what was begun and closes. The lock beside a database file is held until the value is dropped.
+    /// Finishes what was begun and closes; everything after it is answered with [`Error::Unavailable`]. Gives a database
+    /// file free for another server.
     async fn close(&self);
 }
 

@@ -49,14 +49,14 @@ pub struct Options {
     pub migrate: bool,
 }
 
-/// A store in one SQLite file. Cheap to clone; the last clone that is dropped gives the file free.
+/// A store in one SQLite file. Cheap to clone; [`Store::close`], or the drop of the last clone, gives the file free.
 #[derive(Clone)]
 pub struct Sqlite {
     readers: SqlitePool,
     commands: mpsc::Sender<Command>,
     urgent: mpsc::Sender<Command>,
     checkpoints: Arc<Mutex<Option<JoinHandle<()>>>>,
-    _lock: Arc<file::Lock>,
+    lock: Arc<Mutex<Option<file::Lock>>>,
 }
 
 /// Commits that wait for the writer; a caller whose commit does not fit waits.
@@ -103,7 +103,7 @@ impl Sqlite {
             commands,
             urgent,
             checkpoints: Arc::new(Mutex::new(Some(checkpoints))),
-            _lock: Arc::new(lock),
+            lock: Arc::new(Mutex::new(Some(lock))),
         })
     }
 
@@ -193,6 +193,8 @@ impl Store for Sqlite {
             tracing::warn!(%error, "the checkpoints ended badly");
         }
         self.readers.close().await;
+        // Nothing of this store touches the file any more: another server may have it.
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

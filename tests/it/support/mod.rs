@@ -2,8 +2,8 @@
 
 pub(crate) mod chance;
 pub(crate) mod client;
-pub(crate) mod http;
 pub(crate) mod db;
+pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod server;
