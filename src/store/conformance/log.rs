@@ -132,7 +132,7 @@ pub(crate) async fn l4_what_is_written_again_is_there_once(world: &World) {
     }
     assert_eq!(head().await, 4);
     assert_eq!(world.snapshot(S).await.1[0].plain_text(), "ab");
-    for now in [true, false] {
+    so far in [true, false] {
         assert_eq!(ended(&world.finish(&turn, 1, "ab").await), ("completed", None, now));
     }
     assert_eq!(head().await, 5);
