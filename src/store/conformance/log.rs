@@ -132,8 +132,8 @@ pub(crate) async fn l4_what_is_written_again_is_there_once(world: &World) {
     }
     assert_eq!(head().await, 4);
     assert_eq!(world.snapshot(S).await.1[0].plain_text(), "ab");
-    so far in [true, false] {
-        assert_eq!(ended(&world.finish(&turn, 1, "ab").await), ("completed", None, now));
+    for ends_now in [true, false] {
+        assert_eq!(ended(&world.finish(&turn, 1, "ab").await), ("completed", None, ends_now));
     }
     assert_eq!(head().await, 5);
     let next = retry(&turn.id);
