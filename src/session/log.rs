@@ -11,6 +11,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{
@@ -76,16 +77,18 @@ const BATCH: usize = 512;
 const PIPELINE: usize = 4;
 
 impl Log {
-    /// Starts the task. It ends when every handle is gone.
+    /// The way into a log, and the task that must run for it. It ends when `closed`, after what is in the inbox then;
+    /// items that come later are not written.
     pub(super) fn start(
         store: Arc<dyn Store>,
         pubsub: PubSub,
         on_started: OnStarted,
+        closed: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (inbox, receiver) = mpsc::channel(INBOX);
         let shared = Arc::<Shared>::default();
         let (committed, publish) = mpsc::channel(PIPELINE);
-        let committer = Committer { store, shared: shared.clone(), committed };
+        let committer = Committer { store, shared: shared.clone(), committed, closed };
         let publisher = Publisher { pubsub, on_started, shared: shared.clone() };
         let task = async move {
             tokio::join!(committer.run(receiver), publisher.run(publish));
@@ -178,12 +181,21 @@ struct Committer {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     committed: mpsc::Sender<Batch>,
+    closed: CancellationToken,
 }
 
 impl Committer {
     async fn run(self, mut inbox: mpsc::Receiver<Entry>) {
         let mut entries = Vec::with_capacity(BATCH);
-        while inbox.recv_many(&mut entries, BATCH).await > 0 {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closed.cancelled(), if !inbox.is_closed() => {
+                    inbox.close();
+                    continue;
+                }
+                received = inbox.recv_many(&mut entries, BATCH) => if received == 0 { return },
+            }
             // Whoever gave up before the item was begun is told nothing and nothing is written for them.
             let (items, replies): (Vec<_>, Vec<_>) =
                 entries.drain(..).filter(Entry::is_wanted).map(|entry| (entry.item, entry.reply)).unzip();

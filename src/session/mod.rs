@@ -96,7 +96,10 @@ struct Inner {
     seen: RwLock<Seen>,
     draining: AtomicBool,
     tasks: TaskTracker,
+    /// Ends what repeats: renewals, sweeps, compaction.
     stop: CancellationToken,
+    /// Ends the log's task, last of all.
+    log_closed: CancellationToken,
 }
 
 /// What the last renewal showed.
@@ -127,7 +130,7 @@ impl Sessions {
         let owner = Owner { node: options.node_name.clone(), incarnation: Incarnation::mint() };
         store.start_node(new_node(&owner, &options, true)).await?;
         let first = store.renew(&owner.incarnation, ids::beat()).await?;
-        let tasks = TaskTracker::new();
+        let (tasks, log_closed) = (TaskTracker::new(), CancellationToken::new());
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| {
             let weak = weak.clone();
             let on_started = Box::new(move |session: &Arc<str>, turn: Turn| {
@@ -135,7 +138,7 @@ impl Sessions {
                     inner.run(session.clone(), turn);
                 }
             });
-            let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started);
+            let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started, log_closed.clone());
             tasks.spawn(task);
             Inner {
                 store,
@@ -156,6 +159,7 @@ impl Sessions {
                 draining: AtomicBool::new(false),
                 tasks,
                 stop: CancellationToken::new(),
+                log_closed: log_closed.clone(),
             }
         });
         inner.recover_everything().await?;

@@ -128,6 +128,11 @@ impl Inner {
             Ok(Err(error)) => tracing::warn!(%error, "the node's own tombstone could not be set"),
             Err(_) => tracing::warn!("the store did not answer in time: the node's own tombstone is not set"),
         }
+        self.log_closed.cancel();
+        self.tasks.close();
+        if time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
     }
 
     async fn is_idle_within(&self, patience: Duration) -> bool {

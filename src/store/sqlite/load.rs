@@ -14,7 +14,7 @@ use super::{
     rows,
 };
 use crate::model::{
-    Event, EventKind, Node, Part, TurnStatus,
+    Event, EventKind, Node, Part, Turn, TurnStatus,
     fold::{self, Delta},
     machine::{KnownMessage, Session},
 };
@@ -79,7 +79,7 @@ pub(super) async fn sessions(
         if let Some(session) = by_key.get_mut(&row.get::<i64, _>(1)) {
             let mut turn = rows::turn(row)?;
             if turn.status == TurnStatus::Running {
-                turn.flushed = turn.flushed.max(flushed(connection, session.key, &turn.id).await?);
+                turn.flushed = turn.flushed.max(flushed(connection, session.key, &turn).await?);
             }
             session.turns.push(turn);
         }
@@ -90,13 +90,14 @@ pub(super) async fn sessions(
 
 /// How many flushes of a running turn are in the log. Read only after a start or a failure: the writer remembers what
 /// it wrote.
-async fn flushed(connection: &mut SqliteConnection, session_key: i64, turn_id: &str) -> Result<u64> {
+async fn flushed(connection: &mut SqliteConnection, session_key: i64, turn: &Turn) -> Result<u64> {
     let newest = sqlx::query(
-        "SELECT flush FROM events WHERE session_key = ? AND turn_id = ? AND kind = 'turn_delta'
+        "SELECT flush FROM events WHERE session_key = ? AND seq > ? AND turn_id = ? AND kind = 'turn_delta'
          ORDER BY seq DESC LIMIT 1",
     )
     .bind(session_key)
-    .bind(turn_id)
+    .bind(rows::signed(turn.started_seq.unwrap_or(0)))
+    .bind(&turn.id)
     .fetch_optional(connection)
     .await
     .map_err(Error::while_doing("reading a turn's flushes"))?;
