@@ -2,7 +2,8 @@
 //!
 //! Knows no topic. One task does both, so that a connection costs one future and one small read buffer. The invariant:
 //! every wait is bounded — for a frame by the idle timeout, for a write by the client reading something, for the end
-//! by the closing timeout — and no message makes the codec's buffers grow, since large ones leave in fragments.
+//! by the closing timeout — and nothing that is sent leaves a buffer behind: frames are gathered in one that lives only
+//! while they are written, and large messages leave in fragments.
 
 use std::{
     sync::{
@@ -12,10 +13,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     time::Instant,
 };
 use tokio_tungstenite::{
@@ -26,7 +26,7 @@ use tokio_tungstenite::{
         protocol::{
             CloseFrame, Role, WebSocketConfig,
             frame::{
-                Frame,
+                FrameHeader,
                 coding::{Data, OpCode},
             },
         },
@@ -53,12 +53,24 @@ const MAX_WRITE_BUFFER: usize = 256 * 1024;
 /// A connection's bytes, as frames.
 pub(super) struct Link<S> {
     ws: WebSocketStream<Meter<S>>,
+    /// Frames that are gathered or being written; nothing at all while the connection is idle.
+    unsent: Unsent,
+    /// The client has said that it goes: it is shown nothing more.
+    leaving: bool,
     socket: Arc<Socket>,
     written: Arc<AtomicU64>,
     idle_timeout: Duration,
     stall_timeout: Duration,
     close_timeout: Duration,
     heard: Instant,
+}
+
+/// Frames on their way, and how much of them is written. The codec's own buffer would do, but it keeps for ever the
+/// size that a join's answer gave it.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    written: usize,
 }
 
 /// Why the loop ends.
@@ -86,6 +98,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         };
         Self {
             ws,
+            unsent: Unsent::default(),
+            leaving: false,
             socket,
             written,
             idle_timeout: options.idle_timeout,
@@ -111,10 +125,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         tokio::pin!(idle);
         loop {
             // A client that does not read what it is answered is not listened to either.
-            let listening = outbox.has_room();
+            let listening = self.leaving || outbox.has_room();
             let end = tokio::select! {
                 message = self.ws.next(), if listening => self.received(message),
-                () = outbox.ready() => self.write(outbox).await,
+                () = outbox.ready(), if !self.leaving => self.write(outbox).await,
                 () = idle.as_mut() => {
                     let end = self.idled(listening);
                     idle.as_mut().reset(self.next_look());
@@ -149,8 +163,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         match message {
             Some(Ok(Message::Text(text))) => self.socket.text(text.as_str()),
             Some(Ok(Message::Binary(bytes))) => self.socket.binary(&bytes),
-            // Pings are answered by the codec; a close is echoed by it, and the stream ends with the next read.
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => {}
+            // A close is echoed by the codec, and the stream ends with the next read.
+            Some(Ok(Message::Close(_))) => self.leaving = true,
+            // Pings are answered by the codec.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Err(error)) => return Some(refusal(&error)),
             None => return Some(End::Gone),
         }
@@ -177,48 +193,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
+    /// Gathers a message as frames; what is too much to be held is written.
     async fn put(&mut self, wire: Wire, outbox: &Outbox) -> Option<End> {
-        let (whole, kind) = match wire {
-            Wire::Text(text) if text.as_str().len() <= WRITE_BUFFER => {
-                return self.feed(Message::Text(text.into_utf8_bytes()), outbox).await;
-            }
-            Wire::Binary(bytes) if bytes.len() <= WRITE_BUFFER => {
-                return self.feed(Message::Binary(bytes), outbox).await;
-            }
-            Wire::Text(text) => (Bytes::from(text.into_utf8_bytes()), Data::Text),
-            Wire::Binary(bytes) => (bytes, Data::Binary),
+        let (mut rest, mut kind) = match &wire {
+            Wire::Text(text) => (text.as_str().as_bytes(), Data::Text),
+            Wire::Binary(bytes) => (&bytes[..], Data::Binary),
         };
-        let mut rest = whole;
-        let mut kind = kind;
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(WRITE_BUFFER));
-            let frame = Frame::message(part, OpCode::Data(kind), rest.is_empty());
-            kind = Data::Continue;
-            if let Some(end) = self.feed(Message::Frame(frame), outbox).await {
+        loop {
+            let (part, after) = rest.split_at(rest.len().min(WRITE_BUFFER));
+            self.unsent.add(kind, after.is_empty(), part);
+            if self.unsent.bytes.len() >= WRITE_BUFFER
+                && let Some(end) = self.flush(outbox).await
+            {
                 return Some(end);
             }
-            if let Some(end) = self.flush(outbox).await {
-                return Some(end);
+            if after.is_empty() {
+                return None;
             }
+            (rest, kind) = (after, Data::Continue);
         }
-        None
-    }
-
-    async fn feed(&mut self, message: Message, outbox: &Outbox) -> Option<End> {
-        let (stall, written) = (self.stall_timeout, Arc::clone(&self.written));
-        moving(self.ws.feed(message), stall, &written, outbox).await
     }
 
     async fn flush(&mut self, outbox: &Outbox) -> Option<End> {
         let (stall, written) = (self.stall_timeout, Arc::clone(&self.written));
-        moving(self.ws.flush(), stall, &written, outbox).await
+        moving(self.send(), stall, &written, outbox).await
+    }
+
+    /// Writes what was gathered. Cancel safe: the rest is written by the next call.
+    async fn send(&mut self) -> Result<(), tungstenite::Error> {
+        // What the codec has to say itself, a pong say, must not fall into a frame that has begun.
+        if self.unsent.written == 0 {
+            self.ws.flush().await?;
+        }
+        while let Some(rest) = self.unsent.rest() {
+            match self.ws.get_mut().write(rest).await? {
+                0 => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
+                count => self.unsent.written += count,
+            }
+        }
+        self.unsent = Unsent::default();
+        Ok(())
     }
 
     /// Sends our close frame and waits for the client's, dropping what comes before it: closing at once would reset
     /// the connection, and the frame might never be seen.
     async fn shut(&mut self, code: CloseCode, reason: &'static str) {
         let frame = CloseFrame { code: code.code.into(), reason: reason.into() };
-        if self.ws.close(Some(frame)).await.is_err() {
+        // A frame that has begun is ended first, or the close frame would be taken for a part of it.
+        if self.send().await.is_err() || self.ws.close(Some(frame)).await.is_err() {
             return;
         }
         while let Some(Ok(_)) = self.ws.next().await {}
@@ -227,13 +249,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// After framing that is none the codec reads no more; what the client still sends is read past it.
     async fn drain_raw(&mut self) {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        use tokio::io::AsyncReadExt as _;
         let stream = self.ws.get_mut();
         if stream.shutdown().await.is_err() {
             return;
         }
         let mut scratch = [0_u8; 512];
         while matches!(stream.read(&mut scratch).await, Ok(1..)) {}
+    }
+}
+
+impl Unsent {
+    /// Adds a frame. A server's frames have no mask.
+    fn add(&mut self, kind: Data, is_final: bool, payload: &[u8]) {
+        let header = FrameHeader { is_final, opcode: OpCode::Data(kind), ..FrameHeader::default() };
+        let length = payload.len() as u64;
+        self.bytes.reserve(header.len(length) + payload.len());
+        // A vector takes whatever is written to it.
+        let _ = header.format(length, &mut self.bytes);
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// What is still to be written.
+    fn rest(&self) -> Option<&[u8]> {
+        self.bytes.get(self.written..).filter(|rest| !rest.is_empty())
     }
 }
 
