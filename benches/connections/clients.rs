@@ -250,8 +250,12 @@ async fn client(shared: Arc<Shared>, index: usize) {
 }
 
 async fn plain_client(shared: Arc<Shared>, address: SocketAddr) {
+    let joining = shared.joining.acquire().await.unwrap();
     let (read, write) = connect(address).await.into_split();
     write.forget();
+    // Greeted once it is accepted: more that wait for that than a listener's queue holds would be stuck.
+    read.readable().await.unwrap();
+    drop(joining);
     shared.joined.add_permits(1);
     count(&shared, &read, Frames::default(), &needle(&shared.load.counted), &shared.plain).await;
 }
