@@ -122,6 +122,20 @@ pub struct Message {
 }
 
 impl Message {
+    /// The answer that a turn begins with `turn_started`: it streams, and holds nothing yet.
+    pub fn answer(turn_id: &str, reply_id: &str, agent: &str, seq: u64, at: Timestamp) -> Self {
+        Self {
+            id: reply_id.to_owned(),
+            seq,
+            role: Role::Assistant,
+            author: Some(Person::agent(agent)),
+            turn_id: Some(turn_id.to_owned()),
+            status: MessageStatus::Streaming,
+            parts: Vec::new(),
+            created_at: at,
+        }
+    }
+
     /// All its plain text, parts one after another.
     pub fn plain_text(&self) -> String {
         plain_text(&self.parts)

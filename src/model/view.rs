@@ -11,7 +11,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     fold::{self, Delta},
-    message::{Message, MessageStatus, Person, Role},
+    message::{Message, MessageStatus},
 };
 use crate::clock::Timestamp;
 
@@ -221,16 +221,7 @@ impl View {
     }
 
     fn start(&mut self, turn: ViewTurn, seq: u64, at: Timestamp) {
-        self.put(Message {
-            id: turn.reply_id.clone(),
-            seq,
-            role: Role::Assistant,
-            author: Some(Person::agent(&turn.agent)),
-            turn_id: Some(turn.id.clone()),
-            status: MessageStatus::Streaming,
-            parts: Vec::new(),
-            created_at: at,
-        });
+        self.put(Message::answer(&turn.id, &turn.reply_id, &turn.agent, seq, at));
         self.turns.retain(|other| other.id != turn.id);
         let running = self.running();
         self.accept(turn, running);

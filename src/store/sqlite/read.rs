@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ids::Incarnation,
-    model::{Message, MessageStatus, NodeState, Person, Role, Turn, TurnStatus, machine::Session},
+    model::{Message, NodeState, Turn, TurnStatus, machine::Session},
 };
 
 /// Events that one statement of a replay reads at most.
@@ -116,16 +116,8 @@ async fn snapshot(
     for turn in session.turns.iter().filter(|turn| turn.status == TurnStatus::Running) {
         let seq = turn.started_seq.unwrap_or(0);
         let parts = load::streamed(connection, session.key, &turn.id, seq).await?;
-        streaming.push(Message {
-            id: turn.reply_id.clone(),
-            seq,
-            role: Role::Assistant,
-            author: Some(Person::agent(&turn.agent)),
-            turn_id: Some(turn.id.clone()),
-            status: MessageStatus::Streaming,
-            parts,
-            created_at: turn.started_at.unwrap_or(turn.queued_at),
-        });
+        let at = turn.started_at.unwrap_or(turn.queued_at);
+        streaming.push(Message { parts, ..Message::answer(&turn.id, &turn.reply_id, &turn.agent, seq, at) });
     }
     Ok(Catchup::Snapshot { reason, messages, streaming })
 }

@@ -1,7 +1,12 @@
 //! The whole matrix: every state of a turn against everything that may be asked of it.
 
+use std::collections::HashMap;
+
 use super::*;
-use crate::model::View;
+use crate::{
+    clock::Timestamp,
+    model::{Node, View},
+};
 
 const NOW: Timestamp = Timestamp(1_795_341_600_000);
 
