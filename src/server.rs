@@ -229,6 +229,7 @@ fn transport_options(config: &Config, origins: Origins) -> transport::Options {
         max_frame_bytes: config.max_frame_bytes,
         idle_timeout: config.idle_timeout,
         origins,
+        loopback: config.listen.ip().is_loopback(),
         ..transport::Options::default()
     }
 }

@@ -12,9 +12,9 @@ use std::{
 use super::{
     Effective,
     sources::{Error, Given, Source, file_error, not_a_value, text_of, unknown_key},
-    values::{agent_name, base_url, count, duration},
+    values::{agent_name, api_key, base_url, count, duration},
 };
-use crate::agent::{Secret, Spec, openai};
+use crate::agent::{Spec, openai};
 
 /// Names that tables cannot take: those of the built-in agents and of a type.
 const BUILT_IN: [&str; 3] = ["echo", "openai", "http"];
@@ -69,7 +69,7 @@ impl Table<'_> {
                 Ok(Spec::OpenAi(openai::Options {
                     base_url: url.parse(&self.key_of("base-url"), false, base_url)?,
                     model: self.required("model", "give the model's name")?.text,
-                    api_key: self.get("api-key")?.map(|key| Secret::new(key.text)),
+                    api_key: self.parsed("api-key", api_key)?,
                     system: self.get("system")?.map(|system| system.text),
                     max_messages: self.parsed("max-messages", count(1, 100_000))?,
                 }))
@@ -94,7 +94,7 @@ impl Table<'_> {
     }
 
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
-        self.get(name)?.map(|given| given.parse(&self.key_of(name), false, parse)).transpose()
+        self.get(name)?.map(|given| given.parse(&self.key_of(name), name == "api-key", parse)).transpose()
     }
 
     fn only(&self, accepted: &'static [&'static str]) -> Result<(), Error> {

@@ -17,7 +17,7 @@ pub use self::{
 };
 use self::{sources::Sources, values::Parsed};
 use crate::{
-    agent::{Secret, Spec, openai},
+    agent::{Spec, openai},
     telemetry,
 };
 
@@ -214,7 +214,7 @@ impl Reader<'_> {
     fn openai(&self) -> Result<Option<openai::Options>, Error> {
         let base_url = self.get_optional("openai-base-url", values::base_url)?;
         let model = self.get_optional("openai-model", |text| Ok(text.to_owned()))?;
-        let api_key = self.get_optional("openai-api-key", |text| Ok(Secret::new(text)))?;
+        let api_key = self.get_optional("openai-api-key", values::api_key)?;
         let missing = |key: &str, rule: &str| Err(Error::Missing { key: key.to_owned(), rule: rule.to_owned() });
         match (base_url, model) {
             (Some(base_url), Some(model)) => {

@@ -92,6 +92,7 @@ impl Opt {
             _ => self.help.to_owned(),
         };
         let arg = Arg::new(self.name).long(self.name).help(help).value_parser(NonEmptyStringValueParser::new());
+        let arg = arg.allow_negative_numbers(true);
         if self.value.is_empty() {
             arg.value_name("BOOL").num_args(0..=1).require_equals(true).default_missing_value("true")
         } else {

@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 
 use super::*;
+use crate::agent::Secret;
 
 /// What `flags` (a command line), `variables` (`NAME=VALUE`) and a file make together.
 fn load(flags: &[&str], variables: &[&str], file: Option<&str>) -> Result<Loaded, String> {

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::telemetry;
+use crate::{agent::Secret, telemetry};
 
 /// A value, or what would have been accepted.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -156,6 +156,14 @@ pub(super) fn without_password(text: &str) -> String {
         Some(at) => format!("{scheme}://***{}", &rest[at..]),
         None => text.to_owned(),
     }
+}
+
+/// A key as it can stand in a request's header.
+pub(super) fn api_key(text: &str) -> Parsed<Secret> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Secret::new(text));
+    }
+    Err("give the key alone: letters, digits and signs, no spaces and no line breaks".to_owned())
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Options {
     pub close_timeout: Duration,
     /// Which pages may connect.
     pub origins: Origins,
+    /// Whether only this machine reaches the server. Pages may then connect only by a name that is its own.
+    pub loopback: bool,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             stall_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(2),
             origins: Origins::SameHost,
+            loopback: false,
         }
     }
 }

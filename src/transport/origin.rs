@@ -62,6 +62,30 @@ impl Origins {
     }
 }
 
+impl Origins {
+    /// Whether a server that only this machine reaches may be called `host`: by a name of this machine, or by that of
+    /// an allowed origin, as behind a proxy that passes the public name on. Any other name was pointed here by somebody
+    /// else, so that their pages would pass for this server's own.
+    pub fn may_be_called(&self, host: Option<&str>) -> bool {
+        let allowed = |host: &str| {
+            let origin = |scheme| format!("{scheme}://{host}");
+            ["http", "https"].into_iter().any(|scheme| self.allow(Some(&origin(scheme)), None))
+        };
+        host.is_some_and(|host| is_local(host) || allowed(host))
+    }
+}
+
+/// Whether a `Host` header names this machine itself.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// An origin as a browser sends it.
 struct Parts {
     scheme: String,
@@ -126,6 +150,31 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for good in ["localhost", "LocalHost:4000", "127.0.0.1:80", "127.9.9.9", "[::1]:4000", "a.localhost:1"] {
+            assert!(is_local(good), "{good}");
+        }
+        for bad in ["example.com", "evil.com:4000", "localhost.evil.com", "10.0.0.1", "[::2]:1", ""] {
+            assert!(!is_local(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_of_this_machine_is_called_by_its_own_or_an_allowed_name() {
+        let list = Origins::parse(&["chat.example.com"]).unwrap();
+        for (origins, host, allowed) in [
+            (&Origins::SameHost, Some("localhost:4000"), true),
+            (&Origins::SameHost, Some("evil.example:4000"), false),
+            (&Origins::SameHost, None, false),
+            (&list, Some("chat.example.com"), true),
+            (&list, Some("evil.example"), false),
+            (&Origins::Any, Some("evil.example"), true),
+        ] {
+            assert_eq!(origins.may_be_called(host), allowed, "{origins:?} {host:?}");
+        }
+    }
 
     fn allows(list: &[&str], origin: &str) -> bool {
         Origins::parse(list).unwrap().allow(Some(origin), Some("here.com:4000"))

@@ -69,6 +69,10 @@ fn admit(state: &State, request: &Request) -> Result<Admitted, Response> {
         tracing::warn!(origin = text(ORIGIN), "a page may not connect: add its origin to allowed-origins");
         return Err(StatusCode::FORBIDDEN.into_response());
     }
+    if state.options().loopback && text(ORIGIN).is_some() && !state.options().origins.may_be_called(text(HOST)) {
+        tracing::warn!(host = text(HOST), "a page may not connect by this name: add it to allowed-origins");
+        return Err(StatusCode::FORBIDDEN.into_response());
+    }
     let params = Params::parse(request.uri().query().unwrap_or_default());
     let serializer = negotiate(&params).ok_or_else(|| StatusCode::FORBIDDEN.into_response())?;
     let identity = state.identify(&params).map_err(|status| status.into_response())?;

@@ -3,6 +3,7 @@
 use rejoin::model::PartKind;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::support::{
     client::SessionClient,
@@ -449,7 +450,7 @@ async fn http_writes_need_json_an_allowed_origin_and_a_host_of_this_machine() {
         [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")]
     {
         let headers: Vec<_> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
-        http.ask(Method::POST, path, &headers, body()).await.refuses(415, "invalid");
+        http.ask(Method::POST, path, &headers, body()).await.refuses(400, "invalid");
     }
     let port = server.server.address().port();
     for origin in
@@ -530,5 +531,24 @@ async fn http_bodies_queries_paths_and_methods_that_cannot_be_are_problems_with_
         http.ask(method.clone(), path, &[JSON], "{}").await.refuses(405, "invalid");
     }
     http.ask(Method::GET, "/api/sessions/s/turns/x/cancel", &[], "").await.refuses(405, "invalid");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_calls_this_machine_by_a_name_of_its_own_may_not_connect() {
+    let (server, _script) = TestServer::start().await;
+    let request = |host: &str, origin: Option<&str>| {
+        let mut request = server.ws("ada").into_client_request().unwrap();
+        request.headers_mut().insert("host", host.parse().unwrap());
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        request
+    };
+    let refused = TestClient::refused(request("evil.example:4000", Some("http://evil.example:4000"))).await;
+    assert_eq!(refused, 403, "a name that was pointed at this machine");
+    for (host, origin) in [("localhost:4000", Some("http://localhost:4000")), ("evil.example:4000", None)] {
+        TestClient::connect(request(host, origin)).await.heartbeat().await;
+    }
     server.stop().await;
 }

@@ -178,6 +178,11 @@ async fn a_second_server_on_the_same_file_is_refused_whatever_name_it_uses() {
     let (status, _, err) = run(serve).await;
     assert_eq!(status.code(), Some(1));
     assert!(err.contains("in use") && err.contains("rejoin.db"), "{err}");
+    // A hard link has another path, and so another lock file: it is the file itself that tells.
+    let hard = folder.path().join("hard.db");
+    fs::hard_link(&file, &hard).unwrap();
+    let err = refusal(folder.path(), &hard, &[]).await;
+    assert!(err.contains("in use") && err.contains("hard.db"), "{err}");
     let mut migrate = command(folder.path());
     migrate.args(["migrate", "--new-history"]);
     assert_eq!(run(migrate).await.0.code(), Some(1), "migrate takes the lock too");

@@ -152,11 +152,12 @@ impl Work<'_> {
         if turn.is_some() && !self.has_room() {
             match when_busy {
                 WhenBusy::Reject => return Err(Refused::Busy),
-                WhenBusy::Queue | WhenBusy::Interrupt if self.queue().len() >= max_queue => {
-                    return Err(Refused::QueueFull);
-                }
                 WhenBusy::Queue => {}
                 WhenBusy::Interrupt => interrupted = self.victims(asker)?,
+            }
+            // Who makes a place takes it, so that the queue does not grow for long.
+            if interrupted.is_empty() && self.queue().len() >= max_queue {
+                return Err(Refused::QueueFull);
             }
         }
         for &index in &interrupted {

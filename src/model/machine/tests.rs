@@ -463,6 +463,9 @@ fn a_send_that_would_not_wait_is_refused_without_a_trace() {
     }
     assert_eq!(bench.send("a", "m6", "u1", WhenBusy::Queue).unwrap_err(), Refused::QueueFull);
     assert_eq!(bench.events.len(), events + 6);
+    let interrupt = bench.send("a", "m6", "u1", WhenBusy::Interrupt);
+    assert!(matches!(interrupt, Ok(Done::Sent { .. })), "it makes the place that it takes: {interrupt:?}");
+    assert_eq!(bench.send("a", "m7", "u1", WhenBusy::Interrupt).unwrap_err(), Refused::QueueFull, "it makes none");
     assert_eq!(bench.send("leaving", "m7", "u1", WhenBusy::Queue).unwrap_err(), Refused::Draining);
     assert_eq!(bench.send("gone", "m7", "u1", WhenBusy::Queue).unwrap_err(), Refused::Draining);
 }

@@ -43,6 +43,8 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
+    /// The database file itself, under whatever name it was opened: a hard link has a lock file of its own.
+    database: Option<File>,
 }
 
 impl Lock {
@@ -56,12 +58,29 @@ impl Lock {
         })?;
         refuse_network_file_system(&file, path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { _file: file, database: None }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(error)) => {
                 Err(refused(&lock_path, format!("the file system cannot lock files ({error}); use a local disk")))
             }
         }
+    }
+
+    /// Also locks the database file, creating it if it is not there. To be called before SQLite opens it for good, and
+    /// kept until SQLite has closed it: closing any handle of a file gives up SQLite's own locks on it.
+    pub(super) fn take_database(&mut self, path: &Path) -> Result<()> {
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(|error| {
+                refused(path, format!("it cannot be opened for writing ({error}); check disk and permissions"))
+            })?;
+        match file.try_lock() {
+            Ok(()) => self.database = Some(file),
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => {
+                return Err(refused(path, format!("the file system cannot lock files ({error}); use a local disk")));
+            }
+        }
+        Ok(())
     }
 }
 

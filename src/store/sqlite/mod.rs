@@ -70,8 +70,9 @@ impl Sqlite {
     /// written, or was written by a newer version (the file is left as it was); [`Error::Unavailable`] otherwise.
     pub async fn open(path: &Path, options: &Options) -> Result<Self> {
         let path = file::canonical(path)?;
-        let lock = file::Lock::take(&path)?;
+        let mut lock = file::Lock::take(&path)?;
         file::examine(&path, options.migrate).await?;
+        lock.take_database(&path)?;
         let connect = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
