@@ -143,7 +143,7 @@ impl Server {
         let sessions =
             Sessions::start(store.clone(), pubsub.clone(), agents, observer, session_options(&config)).await?;
         let shared = Shared::new(sessions.clone(), presence, &config.node_name, answers.clone());
-        let router = Router::new().route("session:*", move || shared.channel());
+        let router = Router::new().route(&format!("{}*", session::TOPIC_PREFIX), move || shared.channel());
         let host = Host::new(router, pubsub, channel_options(&config));
         let transport = transport::State::new(host.clone(), connect(), transport_options(&config, origins.clone()));
         let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };

@@ -123,7 +123,6 @@ mod tests {
         let ada = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
         Context {
             session: "s".to_owned(),
-            title: None,
             turn: TurnContext { id: "t".to_owned(), agent: "echo".to_owned(), attempt: 1, by: ada.clone() },
             messages: vec![ContextMessage {
                 id: "m".to_owned(),

@@ -28,8 +28,6 @@ use crate::model::{Part, Person, Role, TurnError};
 pub struct Context {
     /// The session's id.
     pub session: String,
-    /// The session's title.
-    pub title: Option<String>,
     /// The turn that asks.
     pub turn: TurnContext,
     /// The messages to answer, oldest first, the prompt last.

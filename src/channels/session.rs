@@ -20,7 +20,7 @@ use crate::{
     model::{Person, Turn, machine::Asker},
     presence::{Tracked, Tracker},
     protocol::{Payload, Reply},
-    session::{Error, Send, Sessions, TurnObserver, Update, fields, lenient_fields, topic_of},
+    session::{Error, Send, Sessions, TOPIC_PREFIX, TurnObserver, Update, fields, lenient_fields, topic_of},
     store::{From, SnapshotReason},
 };
 
@@ -166,7 +166,7 @@ impl Channel for SessionChannel {
 
 /// The session's id in the topic's name.
 fn id(cx: &Context) -> &str {
-    cx.topic().strip_prefix("session:").unwrap_or_default()
+    cx.topic().strip_prefix(TOPIC_PREFIX).unwrap_or_default()
 }
 
 fn refusal(error: &Error) -> Refusal {

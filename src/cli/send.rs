@@ -14,7 +14,7 @@ use super::{
     client::{Client, Error, Incoming, Retry, Target},
     follow::{Cursor, End, Events, Follow, Joined},
 };
-use crate::ids;
+use crate::{ids, session::topic_of};
 
 /// How long the answer to a send may take.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub(super) async fn run(target: &Target, session: &str, text: &str) -> Result<()
     let id = ids::fresh();
     let mut sending = Sending {
         target,
-        topic: format!("session:{session}"),
+        topic: topic_of(session),
         message: json!({"id": id, "text": text}),
         follow: Follow::new(id),
         cursor: None,

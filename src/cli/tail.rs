@@ -13,6 +13,7 @@ use super::{
     client::{Client, Error, Incoming, Retry, Target},
     follow::{Cursor, Events, Joined},
 };
+use crate::session::TOPIC_PREFIX;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -74,7 +75,7 @@ impl Tail<'_> {
     }
 
     async fn connection(&mut self) -> Result<std::convert::Infallible, Stop> {
-        let is_session = self.topic.starts_with("session:");
+        let is_session = self.topic.starts_with(TOPIC_PREFIX);
         let mut params = self.cursor.as_ref().map_or_else(|| json!({}), Cursor::params);
         if is_session {
             params["create"] = json!(false);

@@ -150,7 +150,7 @@ impl Inner {
         tracing::error!("the store's history has changed: ending what runs here and every session's channels");
         self.runners.stop_all(Stop::Fenced);
         for topic in self.pubsub.topic_names() {
-            if topic.starts_with("session:") {
+            if topic.starts_with(super::TOPIC_PREFIX) {
                 self.restart_channels(&topic);
             }
         }

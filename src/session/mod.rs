@@ -73,9 +73,12 @@ pub trait TurnObserver: std::marker::Send + Sync + 'static {
     fn ended(&self, session: &str, turn: &Turn);
 }
 
+/// What the topics of sessions begin with.
+pub const TOPIC_PREFIX: &str = "session:";
+
 /// The topic of a session.
 pub fn topic_of(session: &str) -> String {
-    format!("session:{session}")
+    format!("{TOPIC_PREFIX}{session}")
 }
 
 /// All sessions, as this node sees them. Cheap to clone.

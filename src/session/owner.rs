@@ -510,7 +510,6 @@ async fn context(inner: &Inner, session: &Arc<str>, turn: &Turn, limit: usize) -
     })?;
     Ok(Context {
         session: session.to_string(),
-        title: None,
         turn: TurnContext {
             id: turn.id.clone(),
             agent: turn.agent.clone(),

@@ -17,12 +17,12 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Catchup, Committed, Cut, From, Item, NewNode, PageLimits, Result, SnapshotReason, Store};
+use super::{Catchup, Committed, Cut, From, Item, ListQuery, NewNode, PageLimits, Result, SnapshotReason, Store};
 use crate::{
     clock::Timestamp,
     ids::{self, Incarnation},
     model::{
-        Event, EventKind, Message, Owner, Part, PartKind, Person, Turn,
+        Event, EventKind, Message, Owner, Part, PartKind, Person, Turn, TurnStatus,
         event::{self, Data},
         fold::Delta,
         machine::{Applied, Asker, DeltaEvent, Done, End, Fence, NewTurn, Op, Refused, WhenBusy},
@@ -122,6 +122,14 @@ impl World {
         let node = owner(name);
         self.store.start_node(new_node(&node, false)).await.unwrap();
         node
+    }
+
+    /// How many turns run on a node, as a list of all sessions shows them.
+    async fn running(&self, node: &Owner) -> usize {
+        let query = ListQuery { limit: 1_000, ..ListQuery::default() };
+        let sessions = self.store.list(&query).await.unwrap();
+        let turns = sessions.iter().flat_map(|session| &session.turns);
+        turns.filter(|turn| turn.status == TurnStatus::Running && turn.owner.as_ref() == Some(node)).count()
     }
 
     async fn bury(&self, node: &Owner) {

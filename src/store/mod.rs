@@ -326,9 +326,6 @@ pub trait Store: Send + Sync + 'static {
     /// Drops the deltas and chunks of at most `limit` turns that ended before `ended_before`; how many turns that was.
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize>;
 
-    /// How many turns have each status.
-    async fn count_running(&self, node: &Incarnation) -> Result<usize>;
-
     /// Raises the history number: every epoch changes, every cursor gets a snapshot.
     async fn new_history(&self) -> Result<String>;
 

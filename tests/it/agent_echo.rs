@@ -13,7 +13,7 @@ fn context(prompt: String) -> Context {
     let turn = TurnContext { id: "t".to_owned(), agent: "echo".to_owned(), attempt: 1, by };
     let parts = vec![Part::text(prompt)];
     let message = ContextMessage { id: "m".to_owned(), role: Role::User, author: None, parts, partial: false };
-    Context { session: "s".to_owned(), title: None, turn, messages: vec![message] }
+    Context { session: "s".to_owned(), turn, messages: vec![message] }
 }
 
 /// The text of an answer and how long it took.

@@ -29,7 +29,6 @@ fn context() -> Context {
     let ada = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
     Context {
         session: "s".to_owned(),
-        title: None,
         turn: TurnContext { id: "t".to_owned(), agent: "helper".to_owned(), attempt: 1, by: ada.clone() },
         messages: vec![ContextMessage {
             id: "m".to_owned(),

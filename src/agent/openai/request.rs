@@ -143,7 +143,7 @@ mod tests {
     fn sent(system: Option<&str>, max_messages: Option<usize>, messages: Vec<ContextMessage>) -> serde_json::Value {
         let by = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
         let turn = TurnContext { id: "t".to_owned(), agent: "a".to_owned(), attempt: 1, by };
-        let context = Context { session: "s".to_owned(), title: None, turn, messages };
+        let context = Context { session: "s".to_owned(), turn, messages };
         let options = Options {
             base_url: String::new(),
             model: "m1".to_owned(),

@@ -60,9 +60,9 @@ pub(crate) async fn a_dead_row_with_a_running_turn_stays(world: &World) {
         world.bury(&passing).await;
     }
     assert_eq!(state(world, &other.incarnation).await, Some(NodeState::Dead));
-    assert_eq!(world.store.count_running(&other.incarnation).await.unwrap(), 1);
+    assert_eq!(world.running(&other).await, 1);
     world.op("s", Op::Reconcile).await.unwrap();
-    assert_eq!(world.store.count_running(&other.incarnation).await.unwrap(), 0);
+    assert_eq!(world.running(&other).await, 0);
 }
 
 pub(crate) async fn a_renewal_reads_every_node_and_this_nodes_turns(world: &World) {
@@ -84,7 +84,7 @@ pub(crate) async fn a_renewal_reads_every_node_and_this_nodes_turns(world: &Worl
     assert_eq!(found, HashSet::from([(mine.id.as_str(), "mine", false), (intended.id.as_str(), "intended", true)]));
     assert!(renewal.turns.iter().all(|turn| turn.term == 1));
     assert!(!found.iter().any(|(id, ..)| *id == theirs.id));
-    assert_eq!(world.store.count_running(&other.incarnation).await.unwrap(), 2);
+    assert_eq!(world.running(&other).await, 2);
 }
 
 pub(crate) async fn i20_what_needs_work_is_found(world: &World) {

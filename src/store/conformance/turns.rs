@@ -232,7 +232,7 @@ pub(crate) async fn i8_never_more_than_max_running_run(world: &World) {
     let mut ended = 0;
     while !running.is_empty() {
         assert_eq!(running.len(), 3.min(20 - ended));
-        assert_eq!(world.store.count_running(&world.node.incarnation).await.unwrap(), running.len());
+        assert_eq!(world.running(&world.node).await, running.len());
         let turn = running.remove(0);
         let more = join_all((0..5).map(|_| world.op(S, Op::Reconcile))).await;
         assert!(more.iter().all(|applied| applied.as_ref().unwrap().started.is_empty()));

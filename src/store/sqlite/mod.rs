@@ -173,10 +173,6 @@ impl Store for Sqlite {
         self.ask(&self.commands, |reply| Command::Compact { ended_before, limit, reply }).await
     }
 
-    async fn count_running(&self, node: &Incarnation) -> Result<usize> {
-        read::count_running(&self.readers, node).await
-    }
-
     async fn new_history(&self) -> Result<String> {
         self.ask(&self.commands, |reply| Command::NewHistory { reply }).await
     }

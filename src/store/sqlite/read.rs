@@ -11,10 +11,7 @@ use super::{
     super::{Catchup, Cut, Error, From, ListQuery, Messages, PageLimits, Record, Result, SnapshotReason, Stretch},
     load, rows,
 };
-use crate::{
-    ids::Incarnation,
-    model::{Message, NodeState, Turn, TurnStatus, machine::Session},
-};
+use crate::model::{Message, NodeState, Turn, TurnStatus, machine::Session};
 
 /// Events that one statement of a replay reads at most.
 const STRIDE: usize = 512;
@@ -359,13 +356,4 @@ pub(super) async fn needs_work(readers: &SqlitePool, limit: usize) -> Result<Vec
     .map_err(Error::while_doing("looking for sessions that need work"))?;
     let ids: HashSet<Arc<str>> = found.iter().map(|row| Arc::from(row.get::<&str, _>(0))).collect();
     Ok(ids.into_iter().collect())
-}
-
-pub(super) async fn count_running(readers: &SqlitePool, node: &Incarnation) -> Result<usize> {
-    sqlx::query("SELECT count(*) FROM turns WHERE status = 'running' AND owner = ?")
-        .bind(&node.0)
-        .fetch_one(readers)
-        .await
-        .map(|row| usize::try_from(row.get::<i64, _>(0)).unwrap_or(0))
-        .map_err(Error::while_doing("counting running turns"))
 }
