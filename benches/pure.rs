@@ -102,7 +102,7 @@ fn encoding(criterion: &mut Criterion) {
             let mut text = String::from("{\"prev\":57,\"events\":[");
             event::write_event(&mut text, 58, black_box(&body));
             text.push_str("]}");
-            Broadcast::new("session:s", "events", Payload::raw(text)).encoded(Serializer::V2Json).unwrap()
+            Broadcast::new("session:s", "events", Payload::raw(text)).encoded(Serializer::V2).unwrap()
         });
     });
 }
@@ -124,7 +124,7 @@ impl Channel for Quiet {
 async fn reader(host: &Host, name: &Arc<str>) -> (Outbox, Arc<Cell>) {
     let outbox = Outbox::new(1 << 20);
     let identity = Identity::open(Some("u"), None).unwrap();
-    let connection = Arc::new(Connection::new(Serializer::V2Json, outbox.clone(), identity, 1 << 20));
+    let connection = Arc::new(Connection::new(Serializer::V2, outbox.clone(), identity, 1 << 20));
     let refs = (Ref::from_json("1"), Ref::from_json("1"));
     let cell = Cell::join(host, &connection, name, refs, Payload::empty(), None).unwrap();
     outbox.ready().await;

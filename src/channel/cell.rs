@@ -17,7 +17,7 @@ use super::{
     server::Server,
 };
 use crate::{
-    protocol::{Payload, Ref, Reply, Topic, Wire, codes},
+    protocol::{Error, Payload, Ref, Reply, Topic, Wire, codes},
     pubsub::{Control, Kind, Published, Subscriber},
 };
 
@@ -316,10 +316,16 @@ impl Cell {
         self.inbox().silent = true;
     }
 
+    /// Queues an answer. One that the client cannot be sent becomes an error that says why: it waits for an answer.
     pub(super) fn answer(&self, join_ref: &Ref, reference: &Ref, reply: &Reply) {
-        match self.connection.serializer().reply(join_ref, reference, &self.topic, reply) {
+        let write = |reply: &Reply| self.connection.serializer().reply(join_ref, reference, &self.topic, reply);
+        let written = write(reply).or_else(|error| {
+            tracing::warn!(topic = %self.name, %error, "an answer cannot be sent");
+            write(&Reply::refuse(codes::reason::INVALID, &error.to_string()))
+        });
+        match written {
             Ok(wire) => self.connection.outbox().push(wire),
-            Err(error) => tracing::error!(topic = %self.name, %error, "a reply cannot be sent"),
+            Err(error) => tracing::error!(topic = %self.name, %error, "a refusal cannot be sent"),
         }
     }
 
@@ -333,9 +339,9 @@ impl Cell {
     }
 
     /// A push to this client, ready to be queued.
-    pub(super) fn encode_push(&self, event: &str, payload: &Payload) -> Option<Wire> {
+    pub(super) fn encode_push(&self, event: &str, payload: &Payload) -> Result<Wire, Error> {
         let wire = self.connection.serializer().push(&self.own, &Ref::NULL, &self.topic, event, payload);
-        wire.inspect_err(|error| tracing::error!(topic = %self.name, event, %error, "a push cannot be sent")).ok()
+        wire.inspect_err(|error| tracing::warn!(topic = %self.name, event, %error, "a push cannot be sent"))
     }
 
     /// Tells the client that a restart is near.
@@ -343,7 +349,7 @@ impl Cell {
         if self.has_ended() {
             return;
         }
-        if let Some(wire) = self.encode_push(codes::event::DRAINING, payload) {
+        if let Ok(wire) = self.encode_push(codes::event::DRAINING, payload) {
             self.connection.outbox().push(wire);
         }
     }
@@ -368,7 +374,7 @@ impl Cell {
                 fits
             }
             Err(error) => {
-                tracing::warn!(topic = %self.name, event, %error, "a broadcast was left out");
+                tracing::debug!(topic = %self.name, event, %error, "a broadcast was left out");
                 true
             }
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Cell, ConnectionId};
 use crate::{
     auth::Identity,
-    protocol::{Broadcast, Payload, Ref, Reply, Wire, codes::CloseCode},
+    protocol::{Broadcast, Error, Payload, Ref, Reply, Wire, codes::CloseCode},
     pubsub::{Kind, PubSub, Published, SubscriberId},
 };
 
@@ -74,14 +74,26 @@ impl Context {
         self.received + self.cell.host().options().answer_within
     }
 
-    /// Sends `event` to this client. Clients expect `payload` to be a JSON object.
+    /// Sends `event` to this client. Clients expect `payload` to be a JSON object. What the client cannot be sent is
+    /// left out, with a warning in the log: see [`Context::try_push`].
     pub fn push(&mut self, event: &str, payload: &Payload) {
-        let Some(wire) = self.cell.encode_push(event, payload) else { return };
+        // The warning was written where it was found.
+        let _left_out = self.try_push(event, payload);
+    }
+
+    /// As [`Context::push`], for payloads that not every client can be sent: bytes reach those who connected with
+    /// version 2 over a WebSocket.
+    ///
+    /// # Errors
+    /// [`Error::Binary`] or [`Error::TooLong`]; nothing was sent, and the channel goes on.
+    pub fn try_push(&mut self, event: &str, payload: &Payload) -> Result<(), Error> {
+        let wire = self.cell.encode_push(event, payload)?;
         match &mut self.sending {
             Sending::Held(held) => held.push(wire),
             Sending::Now => self.cell.connection().outbox().push(wire),
             Sending::Muted => {}
         }
+        Ok(())
     }
 
     /// Waits until the client has read enough for more to be sent; for those who push a lot at once.

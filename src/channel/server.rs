@@ -282,7 +282,7 @@ impl Server {
     /// Queues a page and moves the gate under one lock, so that no record slips between the last page and live.
     fn show(&mut self, page: &Page) {
         let cell = Arc::clone(&self.cell);
-        let wire = page.payload.as_ref().and_then(|payload| cell.encode_push(event::EVENTS, payload));
+        let wire = page.payload.as_ref().and_then(|payload| cell.encode_push(event::EVENTS, payload).ok());
         let mut gate = cell.gate();
         if let Some(wire) = wire {
             cell.connection().outbox().push(wire);

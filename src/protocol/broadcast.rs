@@ -13,13 +13,16 @@ pub struct Broadcast {
     topic: Arc<str>,
     event: String,
     payload: Payload,
+    v1: OnceLock<Wire>,
     v2: OnceLock<Wire>,
 }
 
 impl Broadcast {
-    /// A broadcast of `event`. Clients expect `payload` to be a JSON object.
+    /// A broadcast of `event`. Clients expect `payload` to be a JSON object, or bytes; those who speak no binary are
+    /// not shown bytes.
     pub fn new(topic: impl Into<Arc<str>>, event: impl Into<String>, payload: Payload) -> Self {
-        Self { topic: topic.into(), event: event.into(), payload, v2: OnceLock::new() }
+        let (v1, v2) = (OnceLock::new(), OnceLock::new());
+        Self { topic: topic.into(), event: event.into(), payload, v1, v2 }
     }
 
     /// Where it goes.
@@ -40,10 +43,12 @@ impl Broadcast {
     /// The message for those who speak `serializer`; encoded by the first who asks.
     ///
     /// # Errors
-    /// [`Error::Binary`] where the serializer cannot carry the payload.
+    /// [`Error::Binary`] and [`Error::TooLong`] where the serializer cannot carry it.
     pub fn encoded(&self, serializer: Serializer) -> Result<Wire, Error> {
         let cell = match serializer {
-            Serializer::V2Json => &self.v2,
+            Serializer::V1 => &self.v1,
+            Serializer::V2Text if self.payload.as_json().is_none() => return Err(Error::Binary),
+            Serializer::V2 | Serializer::V2Text => &self.v2,
         };
         if let Some(wire) = cell.get() {
             return Ok(wire.clone());
@@ -61,9 +66,19 @@ mod tests {
     #[test]
     fn j94_everybody_shares_one_encoding() {
         let broadcast = Broadcast::new("room:1", "x", Payload::json(&serde_json::json!({ "a": 1 })));
-        let one = broadcast.encoded(Serializer::V2Json).unwrap();
-        let two = broadcast.encoded(Serializer::V2Json).unwrap();
-        assert_eq!(one.as_text(), Some(r#"[null,null,"room:1","x",{"a":1}]"#));
-        assert_eq!(one.as_text().unwrap().as_ptr(), two.as_text().unwrap().as_ptr());
+        let text = |serializer| broadcast.encoded(serializer).unwrap().as_text().unwrap().to_owned();
+        assert_eq!(text(Serializer::V2), r#"[null,null,"room:1","x",{"a":1}]"#);
+        assert_eq!(text(Serializer::V1), r#"{"topic":"room:1","event":"x","payload":{"a":1},"ref":null}"#);
+        let place = |serializer| broadcast.encoded(serializer).unwrap().as_text().unwrap().as_ptr();
+        assert_eq!(place(Serializer::V2), place(Serializer::V2Text));
+        assert_eq!(place(Serializer::V1), place(Serializer::V1));
+    }
+
+    #[test]
+    fn h83_bytes_reach_only_those_who_speak_binary() {
+        let broadcast = Broadcast::new("room:1", "bin", Payload::Binary(bytes::Bytes::from_static(&[1, 2, 3])));
+        assert!(matches!(broadcast.encoded(Serializer::V2), Ok(Wire::Binary(_))));
+        assert!(matches!(broadcast.encoded(Serializer::V1), Err(Error::Binary)));
+        assert!(matches!(broadcast.encoded(Serializer::V2Text), Err(Error::Binary)));
     }
 }

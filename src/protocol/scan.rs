@@ -6,19 +6,19 @@
 
 use serde_json::value::RawValue;
 
-use super::{Error, MAX_DEPTH, Payload};
+use super::{Excess, MAX_DEPTH, Payload};
 
 /// Copies `raw` out of its frame, compact.
 ///
 /// # Errors
-/// [`Error::TooDeep`].
-pub(super) fn keep(raw: &RawValue) -> Result<Payload, Error> {
+/// [`Excess::TooDeep`].
+pub(super) fn keep(raw: &RawValue) -> Result<Payload, Excess> {
     let text = raw.get();
     let blanks = look(text)?;
     if blanks == 0 {
         return Ok(Payload::Json(raw.to_owned()));
     }
-    RawValue::from_string(compact(text, blanks)).map(Payload::Json).map_err(Error::Malformed)
+    Ok(Payload::raw(compact(text, blanks)))
 }
 
 /// Walks over the bytes of a JSON text and hands each to `see`, with whether it lies outside strings.
@@ -41,7 +41,7 @@ fn is_blank(byte: u8) -> bool {
 }
 
 /// How many bytes outside strings are blank.
-fn look(text: &str) -> Result<usize, Error> {
+fn look(text: &str) -> Result<usize, Excess> {
     let (mut depth, mut deepest, mut blanks) = (0_usize, 0, 0);
     walk(text, |byte, outside| match byte {
         b'[' | b'{' if outside => {
@@ -52,7 +52,7 @@ fn look(text: &str) -> Result<usize, Error> {
         _ if outside && is_blank(byte) => blanks += 1,
         _ => {}
     });
-    if deepest > MAX_DEPTH { Err(Error::TooDeep) } else { Ok(blanks) }
+    if deepest > MAX_DEPTH { Err(Excess::TooDeep) } else { Ok(blanks) }
 }
 
 fn compact(text: &str, blanks: usize) -> String {
@@ -70,7 +70,7 @@ fn compact(text: &str, blanks: usize) -> String {
 mod tests {
     use super::*;
 
-    fn kept(text: &str) -> Result<String, Error> {
+    fn kept(text: &str) -> Result<String, Excess> {
         let raw: &RawValue = serde_json::from_str(text).unwrap();
         keep(raw).map(|payload| payload.as_json().unwrap().to_owned())
     }
@@ -86,8 +86,8 @@ mod tests {
     fn depth_is_bounded_and_brackets_in_strings_do_not_count() {
         let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(kept(&nested(MAX_DEPTH)).is_ok());
-        assert!(matches!(kept(&nested(MAX_DEPTH + 1)), Err(Error::TooDeep)));
-        assert!(matches!(kept(&nested(100_000)), Err(Error::TooDeep)));
+        assert!(matches!(kept(&nested(MAX_DEPTH + 1)), Err(Excess::TooDeep)));
+        assert!(matches!(kept(&nested(100_000)), Err(Excess::TooDeep)));
         assert!(kept(&format!("\"{}\"", "[".repeat(1_000))).is_ok());
     }
 

@@ -46,12 +46,12 @@ impl Socket {
         self.connection.identity()
     }
 
-    /// Handles a text message. One that is no frame closes the connection.
+    /// Handles a text message. One that is no frame closes the connection; one that asks for too much is refused.
     pub fn text(&self, text: &str) {
         self.frame(self.connection.serializer().decode_text(text));
     }
 
-    /// Handles a binary message. One that is no frame closes the connection.
+    /// Handles a binary message, as [`Socket::text`].
     pub fn binary(&self, bytes: &[u8]) {
         self.frame(self.connection.serializer().decode_binary(bytes));
     }
@@ -79,6 +79,9 @@ impl Socket {
     fn frame(&self, frame: Result<Frame, Error>) {
         match frame {
             Ok(frame) => self.route(frame),
+            Err(Error::Refused(refused)) => {
+                self.reply(&refused.join_ref, &refused.reference, &refused.topic, &refused.reply());
+            }
             Err(error) => {
                 tracing::debug!(connection = %self.id(), %error, "a message is no frame");
                 self.outbox().close(close::BAD_FRAME, "this is no frame of the protocol");
