@@ -1,13 +1,13 @@
 //! What the text encodings share: the five parts of a frame as they were written, and how they are read.
 //!
-//! Knows neither brackets nor keys. Its invariant: whatever is too large or too deep is found before anything is
-//! copied but the refs and the topic, which the refusal has to carry.
+//! Knows neither brackets nor keys. Its invariant: whatever cannot be handled is found before the payload is
+//! copied, and refs and topic are known by then, so that it can be answered.
 
 use serde_json::value::RawValue;
 
 use super::{
     Error, Frame, MAX_EVENT_BYTES, MAX_REF_BYTES, MAX_TOPIC_BYTES, Ref, Text, Topic, Wire,
-    error::{Excess, Refused},
+    error::{Fault, Refused},
     scan,
 };
 
@@ -26,12 +26,19 @@ impl Envelope<'_> {
         let malformed = |source| Error::Malformed { expected, source };
         let (join_ref, reference) = (Ref::from_json(self.join_ref.get()), Ref::from_json(self.reference.get()));
         let topic = self.topic().map_err(malformed)?;
-        let event: String = serde_json::from_str(self.event.get()).map_err(malformed)?;
-        let excess = excess(&join_ref, &reference, &topic, &event);
-        match excess.map_or_else(|| scan::keep(self.payload), Err) {
-            Ok(payload) => Ok(Frame { join_ref, reference, topic, event, payload }),
-            Err(excess) => Err(Error::Refused(Box::new(Refused { join_ref, reference, topic, excess }))),
+        let read = self.event().map_err(malformed)?.and_then(|event| {
+            check(&join_ref, &reference, &topic, &event)?;
+            Ok((event, scan::keep(self.payload)?))
+        });
+        match read {
+            Ok((event, payload)) => Ok(Frame { join_ref, reference, topic, event, payload }),
+            Err(fault) => Err(Error::Refused(Box::new(Refused { join_ref, reference, topic, fault }))),
         }
+    }
+
+    fn event(&self) -> Result<Result<String, Fault>, serde_json::Error> {
+        let text = self.event.get();
+        if text.starts_with('"') { serde_json::from_str(text).map(Ok) } else { Ok(Err(Fault::NoEvent)) }
     }
 
     fn topic(&self) -> Result<Topic, serde_json::Error> {
@@ -44,7 +51,7 @@ impl Envelope<'_> {
     }
 }
 
-fn excess(join_ref: &Ref, reference: &Ref, topic: &Topic, event: &str) -> Option<Excess> {
+fn check(join_ref: &Ref, reference: &Ref, topic: &Topic, event: &str) -> Result<(), Fault> {
     let topic = match topic {
         Topic::Name(text) | Topic::Other(text) => text.len(),
     };
@@ -54,8 +61,10 @@ fn excess(join_ref: &Ref, reference: &Ref, topic: &Topic, event: &str) -> Option
         ("topic", topic, MAX_TOPIC_BYTES),
         ("event name", event.len(), MAX_EVENT_BYTES),
     ];
-    let (part, _, limit) = parts.into_iter().find(|(_, length, limit)| length > limit)?;
-    Some(Excess::TooLarge { part, limit })
+    match parts.into_iter().find(|(_, length, limit)| length > limit) {
+        Some((part, _, limit)) => Err(Fault::TooLarge { part, limit }),
+        None => Ok(()),
+    }
 }
 
 /// Adds a topic as JSON.

@@ -17,8 +17,8 @@ pub enum Error {
     /// A binary message that is not laid out as one.
     #[error("this is not a binary frame: {0}")]
     Layout(&'static str),
-    /// A frame that is one, but asks for more than may be asked. It is answered and not handled.
-    #[error("{}", .0.excess)]
+    /// A frame that is one, but cannot be handled as it is. It is answered and the connection goes on.
+    #[error("{}", .0.fault)]
     Refused(Box<Refused>),
     /// A part of a frame that is to be written does not fit into the encoding.
     #[error("the {part} is too long for a binary frame: use at most {limit} bytes")]
@@ -49,23 +49,23 @@ pub struct Refused {
     /// Its topic.
     pub topic: Topic,
     /// Why.
-    pub excess: Excess,
+    pub fault: Fault,
 }
 
 impl Refused {
     /// The answer.
     pub fn reply(&self) -> Reply {
-        let reason = match self.excess {
-            Excess::TooLarge { .. } => reason::TOO_LARGE,
-            Excess::TooDeep => reason::INVALID,
+        let reason = match self.fault {
+            Fault::TooLarge { .. } => reason::TOO_LARGE,
+            Fault::TooDeep | Fault::NoEvent => reason::INVALID,
         };
-        Reply::refuse(reason, &self.excess.to_string())
+        Reply::refuse(reason, &self.fault.to_string())
     }
 }
 
-/// In what a frame asks for more than may be asked.
+/// Why a frame cannot be handled as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Excess {
+pub enum Fault {
     /// A part of it is larger than it may be.
     #[error("the {part} of this frame is too large: use at most {limit} bytes")]
     TooLarge {
@@ -77,4 +77,7 @@ pub enum Excess {
     /// Its payload is nested too deeply.
     #[error("this payload is nested too deeply: use at most {MAX_DEPTH} levels")]
     TooDeep,
+    /// Its event is no string.
+    #[error("the event of this frame is not a string: send its name")]
+    NoEvent,
 }

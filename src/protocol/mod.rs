@@ -22,7 +22,7 @@ mod vectors;
 mod wire;
 
 pub use broadcast::Broadcast;
-pub use error::{Error, Excess, Refused};
+pub use error::{Error, Fault, Refused};
 pub use frame::{Frame, Ref, Reply, Topic};
 pub use payload::Payload;
 pub use serializer::Serializer;

@@ -6,13 +6,13 @@
 
 use serde_json::value::RawValue;
 
-use super::{Excess, MAX_DEPTH, Payload};
+use super::{Fault, MAX_DEPTH, Payload};
 
 /// Copies `raw` out of its frame, compact.
 ///
 /// # Errors
-/// [`Excess::TooDeep`].
-pub(super) fn keep(raw: &RawValue) -> Result<Payload, Excess> {
+/// [`Fault::TooDeep`].
+pub(super) fn keep(raw: &RawValue) -> Result<Payload, Fault> {
     let text = raw.get();
     let blanks = look(text)?;
     if blanks == 0 {
@@ -41,7 +41,7 @@ fn is_blank(byte: u8) -> bool {
 }
 
 /// How many bytes outside strings are blank.
-fn look(text: &str) -> Result<usize, Excess> {
+fn look(text: &str) -> Result<usize, Fault> {
     let (mut depth, mut deepest, mut blanks) = (0_usize, 0, 0);
     walk(text, |byte, outside| match byte {
         b'[' | b'{' if outside => {
@@ -52,7 +52,7 @@ fn look(text: &str) -> Result<usize, Excess> {
         _ if outside && is_blank(byte) => blanks += 1,
         _ => {}
     });
-    if deepest > MAX_DEPTH { Err(Excess::TooDeep) } else { Ok(blanks) }
+    if deepest > MAX_DEPTH { Err(Fault::TooDeep) } else { Ok(blanks) }
 }
 
 fn compact(text: &str, blanks: usize) -> String {
@@ -70,7 +70,7 @@ fn compact(text: &str, blanks: usize) -> String {
 mod tests {
     use super::*;
 
-    fn kept(text: &str) -> Result<String, Excess> {
+    fn kept(text: &str) -> Result<String, Fault> {
         let raw: &RawValue = serde_json::from_str(text).unwrap();
         keep(raw).map(|payload| payload.as_json().unwrap().to_owned())
     }
@@ -86,8 +86,8 @@ mod tests {
     fn depth_is_bounded_and_brackets_in_strings_do_not_count() {
         let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(kept(&nested(MAX_DEPTH)).is_ok());
-        assert!(matches!(kept(&nested(MAX_DEPTH + 1)), Err(Excess::TooDeep)));
-        assert!(matches!(kept(&nested(100_000)), Err(Excess::TooDeep)));
+        assert!(matches!(kept(&nested(MAX_DEPTH + 1)), Err(Fault::TooDeep)));
+        assert!(matches!(kept(&nested(100_000)), Err(Fault::TooDeep)));
         assert!(kept(&format!("\"{}\"", "[".repeat(1_000))).is_ok());
     }
 

@@ -58,7 +58,7 @@ fn user_broadcast(mut rest: Reader<'_>) -> Result<Frame, Error> {
             let payload = user_payload(event, &data, meta.as_ref());
             Ok(Frame { join_ref, reference, topic, event: USER_BROADCAST_EVENT.to_owned(), payload })
         }
-        Err(excess) => Err(Error::Refused(Box::new(Refused { join_ref, reference, topic, excess }))),
+        Err(fault) => Err(Error::Refused(Box::new(Refused { join_ref, reference, topic, fault }))),
     }
 }
 

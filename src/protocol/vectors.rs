@@ -161,6 +161,15 @@ fn parts_are_bounded_and_the_answer_says_so() {
     }
 }
 
+#[test]
+fn an_event_that_is_no_string_is_answered() {
+    let v1 = Serializer::V1.decode_text(r#"{"topic":"t","event":5,"payload":{},"ref":"1"}"#);
+    for read in [v1, Serializer::V2.decode_text(r#"[null,"1","t",5,{}]"#)] {
+        let Err(Error::Refused(refused)) = read else { panic!("it was taken") };
+        assert!(refused.reply().response.as_json().unwrap().contains("\"invalid\""));
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn anything_is_refused_or_read_without_a_panic(text in ".*", bytes in proptest::collection::vec(0_u8.., 0..64)) {
