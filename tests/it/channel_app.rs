@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use axum::http::StatusCode;
+use bytes::Bytes;
 use rejoin::{
     auth::Identity,
     channel::{self, Channel, Context, Cursor, Host, Joined, Leave, Next, Page, Refusal, ReplayError, Router},
@@ -19,7 +20,10 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::ws::within;
+use crate::support::{
+    form::Form,
+    ws::{TestClient, within},
+};
 
 /// What the channels of one app share with its test.
 #[derive(Default)]
@@ -29,6 +33,8 @@ pub(crate) struct Hooks {
     /// How many channels have ended, by how.
     pub(crate) ended: Mutex<Vec<(String, Leave)>>,
     pub(crate) log: Mutex<Vec<String>>,
+    /// How many late answers were given.
+    pub(crate) late: AtomicU64,
     /// The next so many replays are refused.
     pub(crate) unavailable: AtomicU64,
 }
@@ -76,6 +82,11 @@ impl App {
         format!("ws://{}/socket/websocket?vsn=2.0.0", self.address)
     }
 
+    /// A client in a form, as nobody in particular.
+    pub(crate) async fn client(&self, form: Form) -> TestClient {
+        TestClient::open(self.address, form, "").await
+    }
+
     pub(crate) fn publish(&self, topic: &str, kind: Kind, event: &str, payload: Value) -> usize {
         let broadcast = Broadcast::new(topic, event, Payload::json(&payload));
         self.host.pubsub().publish(topic, Published { kind, from: None, broadcast })
@@ -106,9 +117,10 @@ impl App {
 }
 
 fn router(hooks: &Arc<Hooks>) -> Router {
-    let (rooms, logs, presence) = (Arc::clone(hooks), Arc::clone(hooks), Arc::clone(hooks));
+    let (rooms, logs, presence, control) = (Arc::clone(hooks), Arc::clone(hooks), Arc::clone(hooks), Arc::clone(hooks));
     Router::new()
         .route("room:*", move || Box::new(Room { hooks: Arc::clone(&rooms) }))
+        .route("__absinthe__:control", move || Box::new(Room { hooks: Arc::clone(&control) }))
         .route("log:*", move || Box::new(Log { hooks: Arc::clone(&logs) }))
         .route("pres:*", move || Box::new(Present { hooks: Arc::clone(&presence) }))
 }
@@ -148,15 +160,31 @@ impl Channel for Room {
                 cx.broadcast_from(event, payload);
                 return Next::NoReply;
             }
-            "echo" => return Next::Reply(Reply::ok(payload)),
+            "echo" | "broadcast" => return Next::Reply(Reply::ok(payload)),
             "err" => return Next::Reply(Reply::error(Payload::json(&json!({ "reason": "nope" })))),
             "status" => return Next::Reply(Reply { status: "teapot".into(), response: Payload::empty() }),
             "silent" => return Next::NoReply,
+            "binary_event" => {
+                let Payload::Binary(bytes) = payload else { panic!("bytes were promised") };
+                if let Err(error) = cx.try_push(event, &Payload::Binary(Bytes::from_static(&[0, 1]))) {
+                    return Next::Reply(Reply::error(Payload::json(&json!({ "push": error.to_string() }))));
+                }
+                return Next::Reply(Reply::ok(Payload::Binary([&bytes[..], &[3, 4]].concat().into())));
+            }
+            "to_binary" => return Next::Reply(Reply::ok(Payload::Binary(Bytes::from_static(&[7])))),
+            "to_json" => return Next::Reply(Reply::ok(Payload::json(&json!({ "bytes": payload.len() })))),
+            "shout_binary" => cx.broadcast(event, Payload::Binary(Bytes::from_static(&[1, 2, 3]))),
+            "push_binary" => {
+                let name = "e".repeat(payload.parse::<usize>().unwrap());
+                let pushed = cx.try_push(&name, &Payload::Binary(Bytes::from_static(&[9])));
+                return Next::Reply(Reply::ok(Payload::json(&json!({ "pushed": pushed.is_ok() }))));
+            }
             "later" => {
                 let (handle, hooks) = (cx.reply_later(), Arc::clone(&self.hooks));
                 tokio::spawn(async move {
                     hooks.gate.notified().await;
                     handle.send(&Reply::ok(payload));
+                    hooks.late.fetch_add(1, Ordering::SeqCst);
                 });
                 return Next::NoReply;
             }
@@ -175,6 +203,9 @@ impl Channel for Room {
 
     async fn handle_out(&mut self, cx: &mut Context, event: &str, payload: &Payload) {
         let mut payload: Value = payload.parse().unwrap();
+        if payload["not_for"] == *cx.identity().person.id {
+            return;
+        }
         payload["transport"] = ":websocket".into();
         cx.push(event, &Payload::json(&payload));
     }

@@ -12,11 +12,12 @@ mod agent_echo;
 mod agent_openai;
 mod bad_input;
 mod channel_app;
-mod channel_conformance;
+
 mod channel_slow;
 mod channel_transport;
 mod cli;
 mod config;
+mod conformance;
 mod database_file;
 mod http_api;
 mod kill;

@@ -3,7 +3,9 @@
 pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod db;
+pub(crate) mod form;
 pub(crate) mod http;
+pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod server;

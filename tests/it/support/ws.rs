@@ -1,6 +1,9 @@
 //! A client that speaks raw frames, so that tests see exactly what is on the wire. Every wait has a limit.
+//!
+//! Frames are written as version 2 writes them, arrays of five, whatever the client speaks: in version 1 they travel as
+//! objects, and the `join_ref` that the server does not send is null.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -8,6 +11,12 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{self, Message, client::IntoClientRequest},
+};
+
+use super::{
+    form::{Form, Transport, Version},
+    http::keys,
+    poll::Poller,
 };
 
 /// How long anything may take.
@@ -28,6 +37,17 @@ pub(crate) async fn until(what: &str, mut ready: impl FnMut() -> bool) {
     .await;
 }
 
+/// Whether a JSON text has no blanks outside strings.
+fn is_compact(text: &str) -> bool {
+    let (mut inside, mut escaped) = (false, false);
+    text.bytes().all(|byte| {
+        let blank = !inside && byte.is_ascii_whitespace();
+        inside = if byte == b'"' && !escaped { !inside } else { inside };
+        escaped = inside && byte == b'\\' && !escaped;
+        !blank
+    })
+}
+
 /// The answer to a push that worked and says nothing.
 pub(crate) fn ok() -> Value {
     json!({ "status": "ok", "response": {} })
@@ -40,8 +60,15 @@ pub(crate) fn unmatched() -> Value {
 
 /// One connection.
 pub(crate) struct TestClient {
-    ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    link: Link,
+    version: Version,
     last_ref: u64,
+}
+
+/// What moves a client's frames.
+enum Link {
+    Socket(Box<WebSocketStream<MaybeTlsStream<TcpStream>>>),
+    Poll(Poller),
 }
 
 impl TestClient {
@@ -53,7 +80,25 @@ impl TestClient {
     /// Connects, or says why not.
     pub(crate) async fn try_connect(url: impl IntoClientRequest + Unpin) -> Result<Self, tungstenite::Error> {
         let (ws, _) = within("connect", Box::pin(connect_async(url))).await?;
-        Ok(Self { ws, last_ref: 100 })
+        Ok(Self { link: Link::Socket(Box::new(ws)), version: Version::V2, last_ref: 100 })
+    }
+
+    /// Connects in a form, with more parameters (`&a=b`).
+    pub(crate) async fn open(address: SocketAddr, form: Form, params: &str) -> Self {
+        let url = format!("{}{params}", form.url(address));
+        let client = match form.transport {
+            Transport::WebSocket => Self::connect(url).await,
+            Transport::LongPoll => {
+                let poller = Poller::open(&url, form.version).await.unwrap();
+                Self { link: Link::Poll(poller), version: form.version, last_ref: 100 }
+            }
+        };
+        Self { version: form.version, ..client }
+    }
+
+    /// The same client, speaking another version.
+    pub(crate) fn speaking(self, version: Version) -> Self {
+        Self { version, ..self }
     }
 
     /// The status with which a connection is refused.
@@ -67,7 +112,13 @@ impl TestClient {
 
     /// Sends any message.
     pub(crate) async fn send(&mut self, message: Message) {
-        within("send", self.ws.send(message)).await.unwrap();
+        match &mut self.link {
+            Link::Socket(ws) => within("send", ws.send(message)).await.unwrap(),
+            Link::Poll(poller) => {
+                let text = message.into_text().unwrap();
+                assert!(poller.post(text.as_str().to_owned()).await, "the session does not take a frame");
+            }
+        }
     }
 
     /// Sends a text as it is.
@@ -77,18 +128,53 @@ impl TestClient {
 
     /// Sends a frame.
     pub(crate) async fn frame(&mut self, frame: Value) {
-        self.text(&frame.to_string()).await;
+        let text = self.written(&frame);
+        self.text(&text).await;
+    }
+
+    /// A frame as this client sends it.
+    fn written(&self, frame: &Value) -> String {
+        match self.version {
+            Version::V2 => frame.to_string(),
+            Version::V1 => {
+                let mut object = json!({ "topic": frame[2], "event": frame[3], "payload": frame[4], "ref": frame[1] });
+                if !frame[0].is_null() {
+                    object["join_ref"] = frame[0].clone();
+                }
+                object.to_string()
+            }
+        }
+    }
+
+    /// A frame as this client was sent it.
+    fn read(&self, text: &str) -> Value {
+        let frame: Value = serde_json::from_str(text).unwrap();
+        match self.version {
+            Version::V2 => {
+                let five = frame.as_array().is_some_and(|parts| parts.len() == 5);
+                assert!(five && is_compact(text), "not a compact array of five: {text}");
+                frame
+            }
+            Version::V1 => {
+                assert_eq!(keys(&frame), ["event", "payload", "ref", "topic"], "{text}");
+                json!([null, frame["ref"], frame["topic"], frame["event"], frame["payload"]])
+            }
+        }
     }
 
     /// Sends a frame; false if the connection has ended.
     pub(crate) async fn try_frame(&mut self, frame: Value) -> bool {
-        within("send", self.ws.send(Message::text(frame.to_string()))).await.is_ok()
+        let text = self.written(&frame);
+        match &mut self.link {
+            Link::Socket(ws) => within("send", ws.send(Message::text(text))).await.is_ok(),
+            Link::Poll(poller) => poller.post(text).await,
+        }
     }
 
     /// The next frame; `None` if the connection ends before one.
     pub(crate) async fn try_next(&mut self) -> Option<Value> {
         match self.message().await? {
-            Message::Text(text) => Some(serde_json::from_str(text.as_str()).unwrap()),
+            Message::Text(text) => Some(self.read(text.as_str())),
             _ => None,
         }
     }
@@ -96,7 +182,7 @@ impl TestClient {
     /// The next frame, or the code with which the server closes.
     pub(crate) async fn frame_or_close(&mut self) -> Result<Value, u16> {
         match self.message().await {
-            Some(Message::Text(text)) => Ok(serde_json::from_str(text.as_str()).unwrap()),
+            Some(Message::Text(text)) => Ok(self.read(text.as_str())),
             Some(Message::Close(Some(frame))) => Err(frame.code.into()),
             other => panic!("expected a frame or a close with a code, found {other:?}"),
         }
@@ -104,8 +190,12 @@ impl TestClient {
 
     /// The next message, control frames left out; `None` at the end.
     pub(crate) async fn message(&mut self) -> Option<Message> {
+        let ws = match &mut self.link {
+            Link::Socket(ws) => ws,
+            Link::Poll(poller) => return within("a message", poller.message()).await.map(Message::text),
+        };
         loop {
-            match within("a message", self.ws.next()).await {
+            match within("a message", ws.next()).await {
                 Some(Ok(Message::Ping(_))) => {}
                 Some(Ok(message)) => return Some(message),
                 Some(Err(_)) | None => return None,
@@ -123,12 +213,29 @@ impl TestClient {
 
     /// The next frame.
     pub(crate) async fn next(&mut self) -> Value {
-        serde_json::from_str(&self.next_text().await).unwrap()
+        let text = self.next_text().await;
+        self.read(&text)
     }
 
     /// The next frame is this one.
     pub(crate) async fn expect(&mut self, frame: Value) {
-        assert_eq!(self.next().await, frame);
+        assert_eq!(self.next().await, self.shown(frame));
+    }
+
+    /// A frame as this client sees it.
+    pub(crate) fn shown(&self, mut frame: Value) -> Value {
+        if self.version == Version::V1 {
+            frame[0] = Value::Null;
+        }
+        frame
+    }
+
+    /// The next message is these bytes.
+    pub(crate) async fn expect_binary(&mut self, bytes: &[u8]) {
+        match self.message().await {
+            Some(Message::Binary(found)) => assert_eq!(*found, *bytes),
+            other => panic!("expected bytes, found {other:?}"),
+        }
     }
 
     /// Joins as `["11","1",…]` and expects to be accepted. What follows the reply is not read.
@@ -199,7 +306,8 @@ impl TestClient {
     /// Closes as a client does; the code that is echoed.
     pub(crate) async fn close(mut self) -> Option<u16> {
         let normal = tungstenite::protocol::CloseFrame { code: 1000.into(), reason: "".into() };
-        within("close", self.ws.close(Some(normal))).await.unwrap();
+        let Link::Socket(ws) = &mut self.link else { panic!("a long-poll session has no close frame") };
+        within("close", ws.as_mut().close(Some(normal))).await.unwrap();
         loop {
             match self.message().await {
                 Some(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
