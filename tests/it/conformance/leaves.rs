@@ -78,10 +78,13 @@ async fn e61_the_second_of_two_leaves_is_answered_only(form: Form) {
     for _ in 0..4 {
         frames.push(client.next().await);
     }
-    let at = |wanted: &Value| frames.iter().position(|frame| frame == wanted).unwrap_or_else(|| panic!("{frames:?}"));
-    let first = at(&json!(["11", "2", T, "phx_reply", ok()]));
-    let closed = at(&json!(["11", "11", T, "phx_close", {}]));
-    let second = at(&json!(["11", "3", T, "phx_reply", ok()]));
+    let at = |wanted: Value| {
+        let wanted = client.shown(wanted);
+        frames.iter().position(|frame| *frame == wanted).unwrap_or_else(|| panic!("{frames:?}"))
+    };
+    let first = at(json!(["11", "2", T, "phx_reply", ok()]));
+    let closed = at(json!(["11", "11", T, "phx_close", {}]));
+    let second = at(json!(["11", "3", T, "phx_reply", ok()]));
     assert!(first < closed && closed < second, "{frames:?}");
     client.heartbeat().await;
     app.stop().await;

@@ -89,7 +89,7 @@ impl TestClient {
         let client = match form.transport {
             Transport::WebSocket => Self::connect(url).await,
             Transport::LongPoll => {
-                let poller = Poller::open(&url, form.version).await.unwrap();
+                let poller = Box::pin(Poller::open(&url, form.version)).await.unwrap();
                 Self { link: Link::Poll(poller), version: form.version, last_ref: 100 }
             }
         };
@@ -116,7 +116,7 @@ impl TestClient {
             Link::Socket(ws) => within("send", ws.send(message)).await.unwrap(),
             Link::Poll(poller) => {
                 let text = message.into_text().unwrap();
-                assert!(poller.post(text.as_str().to_owned()).await, "the session does not take a frame");
+                assert!(Box::pin(poller.post(text.as_str().to_owned())).await, "the session does not take a frame");
             }
         }
     }
@@ -167,7 +167,7 @@ impl TestClient {
         let text = self.written(&frame);
         match &mut self.link {
             Link::Socket(ws) => within("send", ws.send(Message::text(text))).await.is_ok(),
-            Link::Poll(poller) => poller.post(text).await,
+            Link::Poll(poller) => Box::pin(poller.post(text)).await,
         }
     }
 
@@ -192,7 +192,7 @@ impl TestClient {
     pub(crate) async fn message(&mut self) -> Option<Message> {
         let ws = match &mut self.link {
             Link::Socket(ws) => ws,
-            Link::Poll(poller) => return within("a message", poller.message()).await.map(Message::text),
+            Link::Poll(poller) => return within("a message", Box::pin(poller.message())).await.map(Message::text),
         };
         loop {
             match within("a message", ws.next()).await {
