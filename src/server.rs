@@ -6,7 +6,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::http::StatusCode;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,7 +21,7 @@ use crate::{
     session::{self, Sessions},
     shutdown::Shutdown,
     store::{self, Sqlite, Store, sqlite},
-    transport::{self, Connect, Origins},
+    transport::{self, Connect, Origins, Refused},
 };
 
 /// Why a server did not start.
@@ -236,10 +235,10 @@ fn transport_options(config: &Config, origins: Origins) -> transport::Options {
 
 /// Without tokens everybody is who they say they are.
 fn connect() -> Connect {
-    Arc::new(|params| {
-        Identity::open(params.get("user_id"), params.get("name")).map_err(|refused| {
-            tracing::info!(refused, "a socket was refused");
-            StatusCode::FORBIDDEN
+    Arc::new(|client| {
+        Identity::open(client.get("user_id"), client.get("name")).map_err(|refused| {
+            tracing::info!(refused, "a client was refused");
+            Refused::default()
         })
     })
 }

@@ -119,8 +119,8 @@ fn print(count: usize, burst: u64, channel: f64, floor: f64, frames: u64) {
 fn routes() -> axum::Router {
     let router = Router::new().route("shout:*", || Box::new(Shouting));
     let host = Host::new(router, PubSub::new(), Options::default());
-    let connect: transport::Connect = Arc::new(|params| {
-        Identity::open(params.get("user_id"), params.get("name")).map_err(|_| axum::http::StatusCode::FORBIDDEN)
+    let connect: transport::Connect = Arc::new(|client| {
+        Identity::open(client.get("user_id"), client.get("name")).map_err(|_| transport::Refused::default())
     });
     // The clients send no heartbeats.
     let options = transport::Options { idle_timeout: Duration::from_secs(3_600), ..transport::Options::default() };

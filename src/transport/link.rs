@@ -57,6 +57,7 @@ pub(super) struct Link<S> {
     unsent: Unsent,
     /// The client has said that it goes: it is shown nothing more.
     leaving: bool,
+    farewell: Farewell,
     socket: Arc<Socket>,
     written: Arc<AtomicU64>,
     idle_timeout: Duration,
@@ -73,6 +74,15 @@ struct Unsent {
     written: usize,
 }
 
+/// How the server ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// With a close frame.
+    CloseFrame,
+    /// Without one, for a client that would take it for its own wish and never come back.
+    Abrupt,
+}
+
 /// Why the loop ends.
 enum End {
     /// With a close frame of ours.
@@ -83,7 +93,13 @@ enum End {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// A link over a stream that was upgraded; `read` is what was read beyond the request.
-    pub(super) async fn new(stream: S, read: Vec<u8>, socket: Arc<Socket>, options: &Options) -> Self {
+    pub(super) async fn new(
+        stream: S,
+        read: Vec<u8>,
+        socket: Arc<Socket>,
+        farewell: Farewell,
+        options: &Options,
+    ) -> Self {
         let (stream, written) = Meter::new(stream);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -100,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             ws,
             unsent: Unsent::default(),
             leaving: false,
+            farewell,
             socket,
             written,
             idle_timeout: options.idle_timeout,
@@ -114,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         if let End::Close(code, reason) = self.serve().await {
             tracing::debug!(connection = %self.socket.id(), code = code.code, reason, "closing a connection");
             // Whoever does not take the close frame in time is cut.
-            let _ = tokio::time::timeout(self.close_timeout, Box::pin(self.shut(code, reason))).await;
+            let _ = tokio::time::timeout(self.close_timeout, Box::pin(self.part(code, reason))).await;
         }
     }
 
@@ -235,6 +252,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         Ok(())
     }
 
+    async fn part(&mut self, code: CloseCode, reason: &'static str) {
+        match self.farewell {
+            Farewell::CloseFrame => self.shut(code, reason).await,
+            // What was begun is ended: only the close frame is missing.
+            Farewell::Abrupt => {
+                if self.send().await.is_ok() {
+                    self.drain_raw().await;
+                }
+            }
+        }
+    }
+
     /// Sends our close frame and waits for the client's, dropping what comes before it: closing at once would reset
     /// the connection, and the frame might never be seen.
     async fn shut(&mut self, code: CloseCode, reason: &'static str) {
@@ -247,7 +276,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.drain_raw().await;
     }
 
-    /// After framing that is none the codec reads no more; what the client still sends is read past it.
+    /// Says at the stream's own level that nothing more comes, and reads what the client still sends past the codec,
+    /// which after framing that is none reads no more.
     async fn drain_raw(&mut self) {
         use tokio::io::AsyncReadExt as _;
         let stream = self.ws.get_mut();

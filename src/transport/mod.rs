@@ -4,27 +4,31 @@
 //! and writes what its outbox holds. The invariant: a client that does not read, or says nothing, costs a bounded
 //! amount of memory for a bounded time.
 
+mod admission;
+mod base64;
+mod connect;
 mod connections;
 mod link;
+pub mod long_poll;
 mod meter;
+mod mount;
 mod origin;
 mod params;
 mod serve;
+mod subprotocol;
 mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, http::StatusCode, routing::any};
-
 use crate::{auth::Identity, channel::Host};
 
+pub use connect::{Connect, ConnectInfo, Refused, Transport};
 pub use connections::{Connections, Drained};
+pub use mount::{BadMount, mount, routes};
 pub use origin::{BadPattern, Origins};
-pub use params::Params;
+pub use params::{BadParams, MAX_DEPTH, MAX_PARAMS, Param, Params};
 pub use serve::serve;
-
-/// Decides who connects, by the parameters of the request: an identity, or the status of the refusal (403, 401, 429).
-pub type Connect = Arc<dyn Fn(&Params) -> Result<Identity, StatusCode> + Send + Sync>;
+pub use subprotocol::AuthToken;
 
 /// Limits of the transports.
 #[derive(Debug, Clone)]
@@ -41,6 +45,14 @@ pub struct Options {
     pub origins: Origins,
     /// Whether only this machine reaches the server. Pages may then connect only by a name that is its own.
     pub loopback: bool,
+    /// Whether a token beside the parameters is read. A WebSocket that then offers only sub-protocols that are not
+    /// spoken here is refused.
+    pub auth_token: bool,
+    /// How long a long-polling request waits, for something to read or for room to write. A client that does not poll
+    /// for one and a half times as long is gone.
+    pub poll_window: Duration,
+    /// The largest body of a long-polling client's request, in bytes.
+    pub max_body_bytes: usize,
 }
 
 impl Default for Options {
@@ -52,11 +64,14 @@ impl Default for Options {
             close_timeout: Duration::from_secs(2),
             origins: Origins::SameHost,
             loopback: false,
+            auth_token: false,
+            poll_window: Duration::from_secs(10),
+            max_body_bytes: 8 * 1024 * 1024,
         }
     }
 }
 
-/// What the transports of a server share. Clones share it.
+/// What the transports of a mount share. Clones share it.
 #[derive(Clone)]
 pub struct State {
     inner: Arc<Inner>,
@@ -67,15 +82,28 @@ struct Inner {
     connections: Connections,
     connect: Connect,
     options: Options,
+    sessions: long_poll::Sessions,
 }
 
 impl State {
     /// Connections for `host`'s channels; `connect` decides who may.
     pub fn new(host: Host, connect: Connect, options: Options) -> Self {
-        Self { inner: Arc::new(Inner { host, connections: Connections::new(), connect, options }) }
+        Self::with(host, Connections::new(), connect, options)
     }
 
-    /// All connections.
+    /// The state of another mount of the same host, with rules of its own. Its connections are counted and drained
+    /// together with those of this one.
+    #[must_use]
+    pub fn beside(&self, connect: Connect, options: Options) -> Self {
+        Self::with(self.inner.host.clone(), self.inner.connections.clone(), connect, options)
+    }
+
+    fn with(host: Host, connections: Connections, connect: Connect, options: Options) -> Self {
+        let sessions = long_poll::Sessions::default();
+        Self { inner: Arc::new(Inner { host, connections, connect, options, sessions }) }
+    }
+
+    /// All connections, those of the mounts beside this one among them.
     pub fn connections(&self) -> &Connections {
         &self.inner.connections
     }
@@ -88,12 +116,11 @@ impl State {
         &self.inner.options
     }
 
-    fn identify(&self, params: &Params) -> Result<Identity, StatusCode> {
-        (self.inner.connect)(params)
+    fn sessions(&self) -> &long_poll::Sessions {
+        &self.inner.sessions
     }
-}
 
-/// The paths of the transports.
-pub fn routes(state: State) -> Router {
-    Router::new().route("/socket/websocket", any(websocket::upgrade)).with_state(state)
+    fn identify(&self, info: &ConnectInfo<'_>) -> Result<Identity, Refused> {
+        (self.inner.connect)(info)
+    }
 }

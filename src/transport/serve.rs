@@ -3,10 +3,15 @@
 //! Knows no path. Its invariant: every connection's task is waited for, each for a bounded time, and a client that
 //! sends half a request is not waited for long.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, extract::ConnectInfo};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -33,9 +38,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let (router, shutdown) = (router.clone(), shutdown.clone());
-                tasks.spawn(answer(stream, router, shutdown));
+                tasks.spawn(answer(stream, peer, router, shutdown));
             }
             Err(error) => pause(&error, &shutdown).await,
         }
@@ -60,15 +65,20 @@ async fn pause(error: &io::Error, shutdown: &CancellationToken) {
     }
 }
 
-async fn answer(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
     // Small frames must not wait for more; without it they only come later.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(served);
     let done = tokio::select! {

@@ -1,17 +1,18 @@
 //! The request that becomes a WebSocket.
 //!
-//! Knows HTTP and nothing of frames. The order of the checks is part of the protocol: method, room, origin, version,
-//! identity, and last whether this is an upgrade at all. Its invariant: whoever is refused costs no task.
+//! Knows HTTP and nothing of frames. The order of the checks is part of the protocol: method, room, origin,
+//! sub-protocol, version, identity, and last whether this is an upgrade at all. Its invariant: whoever is refused costs
+//! no task.
 
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State as Shared},
+    extract::{RawPathParams, Request, State as Shared},
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{
-            CONNECTION, HOST, HeaderName, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-            SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+            CONNECTION, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+            SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
         },
     },
     response::{IntoResponse as _, Response},
@@ -25,17 +26,20 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Options, Params, State, connections::Place, link::Link};
+use super::{
+    ConnectInfo, Refused, State, Transport, admission,
+    connections::Place,
+    link::{Farewell, Link},
+    subprotocol::{self, Offer},
+};
 use crate::{auth::Identity, protocol::Serializer, socket::Socket};
 
-/// The sub-protocol that Phoenix clients offer beside a token.
-const SUBPROTOCOL: &str = "phoenix";
 /// Seconds after which a client may try a server that is about to stop again.
-const RETRY_AFTER_SECONDS: &str = "1";
+pub(super) const RETRY_AFTER_SECONDS: &str = "1";
 
 /// Answers a request on the path of the WebSocket.
-pub(super) async fn upgrade(Shared(state): Shared<State>, mut request: Request) -> Response {
-    let admitted = match admit(&state, &request) {
+pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, mut request: Request) -> Response {
+    let admitted = match admit(&state, &path, &request) {
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
@@ -43,8 +47,9 @@ pub(super) async fn upgrade(Shared(state): Shared<State>, mut request: Request) 
     let socket = Arc::new(Socket::new(state.host(), admitted.serializer, admitted.identity));
     let place = state.connections().enter(&socket);
     let (tracker, state) = (state.connections().tasks().clone(), state.clone());
-    tracker.spawn(async move { serve(upgrade, socket, place, &state).await });
-    switching(&admitted.accept, offers_subprotocol(request.headers()))
+    let farewell = farewell(request.headers());
+    tracker.spawn(async move { serve(upgrade, socket, place, farewell, &state).await });
+    switching(&admitted.accept, admitted.phoenix)
 }
 
 /// What is known of a client that may connect.
@@ -52,40 +57,44 @@ struct Admitted {
     serializer: Serializer,
     identity: Identity,
     accept: HeaderValue,
+    /// Whether the sub-protocol `phoenix` is answered.
+    phoenix: bool,
 }
 
 #[expect(clippy::result_large_err, reason = "a response is as large as it is; refusals are rare")]
-fn admit(state: &State, request: &Request) -> Result<Admitted, Response> {
-    let headers = request.headers();
+fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<Admitted, Response> {
     if request.method() != Method::GET {
         return Err(StatusCode::BAD_REQUEST.into_response());
     }
     if state.connections().is_draining() {
         return Err((StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response());
     }
-    // A header that is no text counts as one that cannot be understood.
-    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
-    if !state.options().origins.allow(text(ORIGIN), text(HOST)) {
-        tracing::warn!(origin = text(ORIGIN), "a page may not connect: add its origin to allowed-origins");
-        return Err(StatusCode::FORBIDDEN.into_response());
-    }
-    if state.options().loopback && text(ORIGIN).is_some() && !state.options().origins.may_be_called(text(HOST)) {
-        tracing::warn!(host = text(HOST), "a page may not connect by this name: add it to allowed-origins");
-        return Err(StatusCode::FORBIDDEN.into_response());
-    }
-    let params = Params::parse(request.uri().query().unwrap_or_default());
-    let serializer = negotiate(&params).ok_or_else(|| StatusCode::FORBIDDEN.into_response())?;
-    let identity = state.identify(&params).map_err(|status| status.into_response())?;
+    let headers = request.headers();
+    let refused = Refused::into_response;
+    admission::check_page(state, headers).map_err(refused)?;
+    let Offer { phoenix, token } = offer(state, headers).map_err(refused)?;
+    let query = request.uri().query().unwrap_or_default();
+    let info = ConnectInfo::new(Transport::WebSocket, request, path, query, token);
+    let info = info.map_err(|bad| Refused::from(bad).into_response())?;
+    let (serializer, identity) = admission::admit(state, &info).map_err(refused)?;
     let accept = handshake(headers).map_err(|text| (StatusCode::BAD_REQUEST, text).into_response())?;
-    Ok(Admitted { serializer, identity, accept })
+    Ok(Admitted { serializer, identity, accept, phoenix })
 }
 
-fn negotiate(params: &Params) -> Option<Serializer> {
-    if params.is_nested("vsn") {
-        return None;
+fn offer(state: &State, headers: &HeaderMap) -> Result<Offer, Refused> {
+    if !state.options().auth_token {
+        return Ok(subprotocol::without_token(headers));
     }
-    let spoken = Serializer::negotiate(params.get("vsn"));
-    spoken.inspect_err(|error| tracing::warn!(%error, "a client asked for another version")).ok()
+    let offer = subprotocol::with_token(headers);
+    offer.inspect_err(|bad| tracing::info!(%bad, "a socket was refused")).map_err(|_| Refused::default())
+}
+
+/// Apple's own client takes any close frame for the end it wanted, and comes back only from a connection that broke.
+/// Browsers that are built on it call themselves Mozilla too, and know better.
+fn farewell(headers: &HeaderMap) -> Farewell {
+    let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let names = |word: &[u8]| agent.windows(word.len()).any(|part| part == word);
+    if names(b"CFNetwork") && !names(b"Mozilla") { Farewell::Abrupt } else { Farewell::CloseFrame }
 }
 
 /// The value of `Sec-WebSocket-Accept`, or what is wrong with the request.
@@ -116,53 +125,53 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
-fn offers_subprotocol(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|part| part.trim() == SUBPROTOCOL)
-}
-
-fn switching(accept: &HeaderValue, subprotocol: bool) -> Response {
+fn switching(accept: &HeaderValue, phoenix: bool) -> Response {
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
-    if subprotocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    if phoenix {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol::PHOENIX));
     }
     response
 }
 
 /// Runs an accepted connection to its end. Its place is given up after everything else.
-async fn serve(upgrade: OnUpgrade, socket: Arc<Socket>, place: Place, state: &State) {
+async fn serve(upgrade: OnUpgrade, socket: Arc<Socket>, place: Place, farewell: Farewell, state: &State) {
     match upgrade.await {
-        Ok(upgraded) => run(upgraded, socket, state).await,
+        Ok(upgraded) => run(upgraded, socket, farewell, state).await,
         Err(error) => tracing::debug!(%error, "a connection was gone before it began"),
     }
     drop(place);
 }
 
-async fn run(upgraded: Upgraded, socket: Arc<Socket>, state: &State) {
-    let options = state.options();
+async fn run(upgraded: Upgraded, socket: Arc<Socket>, farewell: Farewell, state: &State) {
     // The bare stream where this server accepted it, whatever hyper was handed otherwise.
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(Parts { io, read_buf, .. }) => {
             let read = read_buf.to_vec();
             // It holds on to the buffer of the request, which is larger than all that a connection needs.
             drop(read_buf);
-            follow(io.into_inner(), read, socket, options).await;
+            follow(io.into_inner(), read, socket, farewell, state).await;
         }
-        Err(upgraded) => follow(TokioIo::new(upgraded), Vec::new(), socket, options).await,
+        Err(upgraded) => follow(TokioIo::new(upgraded), Vec::new(), socket, farewell, state).await,
     }
 }
 
 /// Boxed, so that a connection's task does not also keep the room that its beginning took.
-fn follow<'a, S>(stream: S, read: Vec<u8>, socket: Arc<Socket>, options: &'a Options) -> BoxFuture<'a, ()>
+fn follow<'a, S>(
+    stream: S,
+    read: Vec<u8>,
+    socket: Arc<Socket>,
+    farewell: Farewell,
+    state: &'a State,
+) -> BoxFuture<'a, ()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'a,
 {
     Box::pin(async move {
-        let mut link = Box::pin(Link::new(stream, read, socket, options)).await;
+        let mut link = Box::pin(Link::new(stream, read, socket, farewell, state.options())).await;
         link.run().await;
     })
 }
@@ -201,9 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn the_subprotocol_is_found_in_any_list() {
-        assert!(offers_subprotocol(&headers(&[("sec-websocket-protocol", "base64url.bearer.phx.dG9r, phoenix")])));
-        assert!(!offers_subprotocol(&headers(&[("sec-websocket-protocol", "mqtt, phoenix2")])));
-        assert!(!offers_subprotocol(&headers(&[])));
+    fn apples_own_client_is_told_from_browsers_that_are_built_on_it() {
+        for (agent, expected) in [
+            ("Rooms/7 CFNetwork/1494.0.7 Darwin/23.4.0", Farewell::Abrupt),
+            ("Mozilla/5.0 (Macintosh) AppleWebKit/605 CFNetwork/1494", Farewell::CloseFrame),
+            ("okhttp/4.12.0", Farewell::CloseFrame),
+            ("", Farewell::CloseFrame),
+        ] {
+            assert_eq!(farewell(&headers(&[("user-agent", agent)])), expected, "{agent}");
+        }
+        assert_eq!(farewell(&HeaderMap::new()), Farewell::CloseFrame);
     }
 }

@@ -14,7 +14,7 @@ use rejoin::{
     channel::{self, Channel, Context, Cursor, Host, Joined, Leave, Next, Page, Refusal, ReplayError, Router},
     protocol::{Broadcast, Payload, Reply},
     pubsub::{Kind, PubSub, Published},
-    transport::{self, State},
+    transport::{self, Refused, State},
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
@@ -66,9 +66,9 @@ impl App {
         let transport = transport::Options { close_timeout: Duration::from_millis(100), ..transport };
         let hooks = Arc::new(Hooks::default());
         let host = Host::new(router(&hooks), PubSub::new(), options);
-        let connect: transport::Connect = Arc::new(|params| match params.get("token") {
-            Some("busy") => Err(StatusCode::TOO_MANY_REQUESTS),
-            _ => Identity::open(params.get("user_id"), params.get("name")).map_err(|_| StatusCode::FORBIDDEN),
+        let connect: transport::Connect = Arc::new(|client| match client.get("token") {
+            Some("busy") => Err(Refused::new(StatusCode::TOO_MANY_REQUESTS).with_body("come back later")),
+            _ => Identity::open(client.get("user_id"), client.get("name")).map_err(|_| Refused::default()),
         });
         let state = State::new(host.clone(), connect, transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
