@@ -13,10 +13,14 @@ use crate::{
     agent::{self, Registry},
     auth::Identity,
     channel::{self, Host, Router},
-    channels::session::{AgentsAtWork, Shared},
+    channels::{
+        Stage,
+        room::{self, Shared as Rooms},
+        session::{AgentsAtWork, Shared},
+    },
     config::Config,
     http::{Api, Guard},
-    presence::Tracker,
+    presence::{self, Flusher, Tracker},
     pubsub::PubSub,
     session::{self, Sessions},
     shutdown::Shutdown,
@@ -108,6 +112,8 @@ pub struct Server {
     transport: transport::State,
     /// Answers that are on their way.
     answers: TaskTracker,
+    /// Publishes changes of presence.
+    flusher: Flusher,
     /// Ends the listener.
     listener: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
@@ -137,12 +143,13 @@ impl Server {
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let store: Arc<dyn Store> = Arc::new(open(&config, config.migrate).await?);
         let (pubsub, answers) = (PubSub::new(), TaskTracker::new());
-        let presence = Tracker::new(pubsub.clone());
+        let (presence, flusher) = Tracker::start(pubsub.clone(), presence::Options::default());
         let observer = Arc::new(AgentsAtWork::new(presence.clone(), &config.node_name));
         let sessions =
             Sessions::start(store.clone(), pubsub.clone(), agents, observer, session_options(&config)).await?;
-        let shared = Shared::new(sessions.clone(), presence, &config.node_name, answers.clone());
-        let router = Router::new().route(&format!("{}*", session::TOPIC_PREFIX), move || shared.channel());
+        let stage = Stage::new(presence, &config.node_name);
+        let shared = Shared::new(sessions.clone(), stage.clone(), answers.clone());
+        let router = router(shared, Rooms::new(stage));
         let host = Host::new(router, pubsub, channel_options(&config));
         let transport = transport::State::new(host.clone(), connect(), transport_options(&config, origins.clone()));
         let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };
@@ -151,7 +158,18 @@ impl Server {
         let token = CancellationToken::new();
         let serving = tokio::spawn(transport::serve(listener, routes, token.clone()));
         let drain_timeout = config.drain_timeout;
-        Ok(Self { address, sessions, store, host, transport, answers, listener: token, serving, drain_timeout })
+        Ok(Self {
+            address,
+            sessions,
+            store,
+            host,
+            transport,
+            answers,
+            flusher,
+            listener: token,
+            serving,
+            drain_timeout,
+        })
     }
 
     /// Where it listens.
@@ -185,12 +203,22 @@ impl Server {
         if !self.host.finished(LAST_STEPS).await || !ended {
             tracing::warn!("some channels did not end in time");
         }
+        if tokio::time::timeout(LAST_STEPS, self.flusher.stop()).await.is_err() {
+            tracing::warn!("some changes of presence were not told in time");
+        }
         self.listener.cancel();
         if tokio::time::timeout(LAST_STEPS, self.serving).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
         self.store.close().await;
     }
+}
+
+/// Which channel serves which topic.
+fn router(sessions: Shared, rooms: Rooms) -> Router {
+    Router::new()
+        .route(&format!("{}*", session::TOPIC_PREFIX), move || sessions.channel())
+        .route(&format!("{}*", room::TOPIC_PREFIX), move || rooms.channel())
 }
 
 /// What an HTTP body may hold beside a message's content.

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dashmap::DashMap;
 use serde::Deserialize;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, value::RawValue};
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
+use super::shown::{Shown, Stage, renew};
 use crate::{
     auth::Access,
     channel::{Channel, Context, Cursor, Joined, Leave, Next, Page, Refusal, ReplayError, ReplyHandle},
-    clock::{self, Timestamp},
+    clock,
     model::{Person, Turn, machine::Asker},
     presence::{Tracked, Tracker},
     protocol::{Payload, Reply},
@@ -26,8 +27,6 @@ use crate::{
 
 /// How many messages a page of history has if the client does not say, and at most.
 const PAGE: (usize, usize) = (100, 500);
-/// A connection's own presence fields, as JSON.
-const MAX_PRESENCE: usize = 1024;
 /// The name of a client's own broadcast event.
 const MAX_EVENT: usize = 255;
 
@@ -35,26 +34,19 @@ const MAX_EVENT: usize = 255;
 #[derive(Clone)]
 pub struct Shared {
     sessions: Sessions,
-    presence: Tracker,
-    node: Arc<str>,
+    stage: Stage,
     tasks: TaskTracker,
 }
 
 impl Shared {
-    /// For channels on a node that is shown to others as `node`. `tasks` keeps the answers that are on their way.
-    pub fn new(sessions: Sessions, presence: Tracker, node: &str, tasks: TaskTracker) -> Self {
-        Self { sessions, presence, node: node.into(), tasks }
+    /// For channels that show their clients on `stage`. `tasks` keeps the answers that are on their way.
+    pub fn new(sessions: Sessions, stage: Stage, tasks: TaskTracker) -> Self {
+        Self { sessions, stage, tasks }
     }
 
     /// A channel for one joined topic.
     pub fn channel(&self) -> Box<dyn Channel> {
-        Box::new(SessionChannel {
-            shared: self.clone(),
-            epoch: String::new(),
-            joined_at: clock::now(),
-            shown: Map::new(),
-            tracked: None,
-        })
+        Box::new(SessionChannel { shared: self.clone(), epoch: String::new(), shown: Shown::new(&self.stage) })
     }
 }
 
@@ -63,10 +55,7 @@ struct SessionChannel {
     shared: Shared,
     /// The epoch of the log that the client holds.
     epoch: String,
-    joined_at: Timestamp,
-    /// The connection's own presence fields.
-    shown: Map<String, Value>,
-    tracked: Option<Tracked>,
+    shown: Shown,
 }
 
 #[derive(Deserialize)]
@@ -104,16 +93,12 @@ impl Channel for SessionChannel {
         if access < Access::Read {
             return Err(refusal(&Error::Unauthorized("this token does not open this session")));
         }
-        self.shown = shown(params.presence).map_err(|error| refusal(&error))?;
+        self.shown.take(params.presence).map_err(|error| refusal(&error))?;
         let create = params.create.unwrap_or(true) && access >= Access::Write;
         let from = cursor(params.last_seq, params.epoch);
         let joined = self.shared.sessions.join(id(cx), from, create).await.map_err(|error| refusal(&error))?;
         self.epoch = joined.epoch;
-        // What is pushed here follows the reply at once, and the diffs that are published meanwhile follow that: the
-        // state is the first that a client hears of presence.
-        let meta = self.meta(&cx.identity().person);
-        self.tracked = Some(self.shared.presence.track(&topic, &cx.identity().person.id, &meta));
-        cx.push("presence_state", &self.shared.presence.state(&topic));
+        self.shown.enter(cx).map_err(|error| refusal(&error))?;
         Ok(Joined {
             response: Payload::raw(joined.reply),
             cursor: Some(Cursor { position: joined.position, complete: joined.complete }),
@@ -137,9 +122,8 @@ impl Channel for SessionChannel {
             "update" => self.update(cx, asker, text),
             "history" => self.history(cx, text).await,
             "broadcast" => broadcast(cx, &asker.person, text),
-            "presence" => self.present(&asker.person, text),
-            // Nobody proves who they are to a server that asks for no token: there is nothing to renew.
-            "access_token" => fields::<Token>(text).map(|_| Next::Reply(Reply::ok(Payload::empty()))),
+            "presence" => self.shown.replace(&asker.person, text).map(done),
+            "access_token" => renew(text).map(done),
             other => Err(Error::Invalid(format!("there is no event {other:?} on this topic"))),
         };
         answer.unwrap_or_else(|error| refuse(&error))
@@ -156,11 +140,11 @@ impl Channel for SessionChannel {
     }
 
     async fn presence_state(&mut self, cx: &mut Context) -> Option<Payload> {
-        Some(self.shared.presence.state(cx.topic()))
+        Some(self.shown.state(cx))
     }
 
     async fn terminate(&mut self, _cx: &mut Context, _reason: Leave) {
-        self.tracked = None;
+        self.shown.leave();
     }
 }
 
@@ -180,6 +164,10 @@ fn reply<T: serde::Serialize>(answer: Result<T, Error>) -> Reply {
     }
 }
 
+fn done((): ()) -> Next {
+    Next::Reply(Reply::ok(Payload::empty()))
+}
+
 fn refuse(error: &Error) -> Next {
     Next::Reply(Reply::refuse(error.reason(), &error.to_string()))
 }
@@ -187,12 +175,6 @@ fn refuse(error: &Error) -> Next {
 #[derive(Deserialize)]
 struct TurnId {
     turn_id: String,
-}
-
-#[derive(Deserialize)]
-struct Token {
-    #[serde(rename = "token")]
-    _token: String,
 }
 
 impl SessionChannel {
@@ -250,40 +232,6 @@ impl SessionChannel {
         let history = self.shared.sessions.history(id(cx), before, limit.min(PAGE.1)).await?;
         Ok(Next::Reply(Reply::ok(Payload::raw(history.reply))))
     }
-
-    fn present(&mut self, person: &Person, text: &str) -> Result<Next, Error> {
-        let shown: Map<String, Value> = fields(text)?;
-        check_presence(&shown)?;
-        self.shown = shown;
-        let meta = self.meta(person);
-        if let Some(tracked) = &self.tracked {
-            tracked.update(&meta);
-        }
-        Ok(Next::Reply(Reply::ok(Payload::empty())))
-    }
-
-    /// The connection's own fields and the server's, which win.
-    fn meta(&self, person: &Person) -> Map<String, Value> {
-        let mut meta = self.shown.clone();
-        meta.insert("name".to_owned(), person.name.clone().into());
-        meta.insert("joined_at".to_owned(), self.joined_at.to_string().into());
-        meta.insert("node".to_owned(), (*self.shared.node).into());
-        meta
-    }
-}
-
-/// The presence fields in join parameters.
-fn shown(presence: Option<&RawValue>) -> Result<Map<String, Value>, Error> {
-    let shown = presence.map_or_else(|| Ok(Map::new()), |presence| fields(presence.get()))?;
-    check_presence(&shown)?;
-    Ok(shown)
-}
-
-fn check_presence(shown: &Map<String, Value>) -> Result<(), Error> {
-    if Value::Object(shown.clone()).to_string().len() > MAX_PRESENCE {
-        return Err(Error::TooLarge(format!("presence fields are larger than {MAX_PRESENCE} bytes; show less")));
-    }
-    Ok(())
 }
 
 fn broadcast(cx: &Context, by: &Person, text: &str) -> Result<Next, Error> {
@@ -305,7 +253,7 @@ fn broadcast(cx: &Context, by: &Person, text: &str) -> Result<Next, Error> {
     let nothing = RawValue::from_string("{}".to_owned()).unwrap_or_default();
     let sent = Sent { event: &event, payload: payload.as_deref().unwrap_or(&nothing), by };
     cx.broadcast_from("broadcast", Payload::json(&sent));
-    Ok(Next::Reply(Reply::ok(Payload::empty())))
+    Ok(done(()))
 }
 
 /// Shows the turns that run on this node as presences of their agents.
@@ -332,8 +280,10 @@ impl TurnObserver for AgentsAtWork {
             ("status".to_owned(), "running".into()),
             ("turn_id".to_owned(), turn.id.clone().into()),
         ]);
-        let tracked = self.presence.track(&topic_of(session), &agent.id, &meta);
-        self.turns.insert(turn.id.clone(), tracked);
+        match self.presence.track(&topic_of(session), &agent.id, &meta) {
+            Ok(tracked) => drop(self.turns.insert(turn.id.clone(), tracked)),
+            Err(error) => tracing::error!(session, %error, "an agent at work is not shown"),
+        }
     }
 
     fn ended(&self, _session: &str, turn: &Turn) {

@@ -1,10 +1,55 @@
 //! Presence: who is on a topic, as Phoenix.Presence and its clients know it.
 //!
-//! [`state`] is what one topic holds, pure; [`Tracker`] keeps all topics of this node and publishes each change as a
-//! diff. Its invariant: the diffs of a topic, in the order in which they are published, applied to any state that it
-//! gave out between two of them, give the state that it has.
+//! `topic` is what one topic holds and has not yet told, pure; [`Tracker`] keeps all topics of this node and publishes
+//! their changes, at once where a topic is quiet and gathered into one diff where it is not. It knows no channel and
+//! no connection. Its invariant: whoever subscribes, is then given the state, and applies every diff that was published
+//! since the subscription to it, in their order, holds what the topic holds once nothing is pending.
 
+mod due;
 mod state;
+mod topic;
 mod tracker;
 
-pub use self::tracker::{Tracked, Tracker};
+pub use self::{
+    state::{Extras, Meta},
+    tracker::{Fetch, Flusher, Options, Tracked, Tracker},
+};
+
+/// Keys that are something else already in an object of JavaScript, where older clients look for them.
+const NAMES_OF_EVERY_OBJECT: [&str; 13] = [
+    "__defineGetter__",
+    "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
+    "__proto__",
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "prototype",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+];
+
+/// Why a presence is not shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The key would break the clients of everybody on the topic.
+    #[error("{key:?} cannot be a presence key, since it is a name that every JavaScript object has: use another one")]
+    Key {
+        /// The key.
+        key: String,
+    },
+}
+
+/// Whether `key` may stand in a presence map that JavaScript clients read.
+///
+/// # Errors
+/// [`Error::Key`].
+fn check_key(key: &str) -> Result<(), Error> {
+    if NAMES_OF_EVERY_OBJECT.contains(&key) {
+        return Err(Error::Key { key: key.to_owned() });
+    }
+    Ok(())
+}

@@ -1,130 +1,247 @@
-//! What one topic holds: keys, and for each key its metas. Pure; texts in, texts out.
+//! The members of one topic: keys, and for each key its metas. Pure.
+//!
+//! Knows nothing of what was told to whom. Its invariant: no key without a meta, and what is kept encoded of a key is
+//! what the key holds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 
-/// One connection or turn under a key.
+use crate::protocol::Payload;
+
+/// For each key, what stands beside `metas` in its entry.
+pub type Extras = BTreeMap<String, Map<String, Value>>;
+
+/// What one connection, or one turn, shows under a key. Cheap to clone.
+///
+/// Written as the JSON object that clients get: the fields that were tracked, `phx_ref`, and after an update
+/// `phx_ref_prev`, the `phx_ref` of the meta in whose place this one came.
 #[derive(Debug, Clone)]
-struct Meta {
-    phx_ref: String,
-    /// The whole meta as JSON, `phx_ref` included.
-    text: String,
+pub struct Meta {
+    phx_ref: Arc<str>,
+    text: Arc<RawValue>,
 }
 
-/// The metas of a topic by key.
+impl Meta {
+    pub(super) fn new(phx_ref: &str, before: Option<&str>, fields: &Map<String, Value>) -> Self {
+        let raw = to_raw_value(&Fields { phx_ref, before, fields });
+        let text = raw.unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self { phx_ref: phx_ref.into(), text: text.into() }
+    }
+
+    /// Names this meta; never used again for another one.
+    pub fn phx_ref(&self) -> &str {
+        &self.phx_ref
+    }
+
+    /// The whole object as JSON text.
+    pub fn as_json(&self) -> &str {
+        self.text.get()
+    }
+
+    /// The whole object, parsed anew at each call.
+    pub fn fields(&self) -> Map<String, Value> {
+        serde_json::from_str(self.as_json()).unwrap_or_default()
+    }
+}
+
+impl Serialize for Meta {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+/// A meta on its way to JSON; the names of the protocol win over the fields.
+struct Fields<'a> {
+    phx_ref: &'a str,
+    before: Option<&'a str>,
+    fields: &'a Map<String, Value>,
+}
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.fields {
+            if name != "phx_ref" && name != "phx_ref_prev" {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.serialize_entry("phx_ref", self.phx_ref)?;
+        if let Some(before) = self.before {
+            map.serialize_entry("phx_ref_prev", before)?;
+        }
+        map.end()
+    }
+}
+
+/// A key's entry on its way to JSON: `{"metas":[…]}` and what stands beside.
+pub(super) struct Entry<'a, M> {
+    pub(super) metas: &'a [M],
+    pub(super) extra: Option<&'a Map<String, Value>>,
+}
+
+impl<M: Serialize> Serialize for Entry<'_, M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("metas", self.metas)?;
+        for (name, value) in self.extra.into_iter().flatten() {
+            if name != "metas" {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// The members of a topic.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    keys: BTreeMap<String, Vec<Meta>>,
+    keys: BTreeMap<String, Key>,
 }
 
-/// A change, as it is sent: `{"joins":{…},"leaves":{…}}`.
-pub(super) type Diff = String;
+#[derive(Debug, Default)]
+struct Key {
+    metas: Vec<Meta>,
+    /// The key's entry as it is sent; made when it is needed, thrown away by a change of the key.
+    encoded: Option<Box<RawValue>>,
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.encoded {
+            Some(encoded) => encoded.serialize(serializer),
+            None => Entry { metas: &self.metas, extra: None }.serialize(serializer),
+        }
+    }
+}
 
 impl State {
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Adds a meta under `key`.
-    pub(super) fn join(&mut self, key: &str, phx_ref: &str, fields: &Map<String, Value>) -> Diff {
-        let meta = Meta { phx_ref: phx_ref.to_owned(), text: encode(phx_ref, None, fields) };
-        let diff = diff(&[(key, &meta.text)], &[]);
-        self.keys.entry(key.to_owned()).or_default().push(meta);
-        diff
+    /// How many keys there are.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
     }
 
-    /// Replaces the meta `old` under `key`; the new one names the one before. `None` if it is not there.
-    pub(super) fn update(&mut self, key: &str, old: &str, new: &str, fields: &Map<String, Value>) -> Option<Diff> {
-        let meta = self.keys.get_mut(key)?.iter_mut().find(|meta| meta.phx_ref == old)?;
-        let text = encode(new, Some(old), fields);
-        let diff = diff(&[(key, &text)], &[(key, &meta.text)]);
-        *meta = Meta { phx_ref: new.to_owned(), text };
-        Some(diff)
+    pub(super) fn insert(&mut self, key: &str, meta: Meta) {
+        let entry = self.keys.entry(key.to_owned()).or_default();
+        entry.metas.push(meta);
+        entry.encoded = None;
     }
 
-    /// Takes a meta away. `None` if it is not there.
-    pub(super) fn leave(&mut self, key: &str, phx_ref: &str) -> Option<Diff> {
-        let metas = self.keys.get_mut(key)?;
-        let place = metas.iter().position(|meta| meta.phx_ref == phx_ref)?;
-        let meta = metas.remove(place);
-        if metas.is_empty() {
+    /// Puts `meta` in the place of the meta `old`, which comes back; `None` and no change if that is not there.
+    pub(super) fn replace(&mut self, key: &str, old: &str, meta: Meta) -> Option<Meta> {
+        let entry = self.keys.get_mut(key)?;
+        let place = entry.metas.iter_mut().find(|meta| meta.phx_ref() == old)?;
+        entry.encoded = None;
+        Some(std::mem::replace(place, meta))
+    }
+
+    /// Takes the meta `phx_ref` away. `None` if it is not there.
+    pub(super) fn remove(&mut self, key: &str, phx_ref: &str) -> Option<Meta> {
+        let entry = self.keys.get_mut(key)?;
+        let place = entry.metas.iter().position(|meta| meta.phx_ref() == phx_ref)?;
+        let meta = entry.metas.remove(place);
+        entry.encoded = None;
+        if entry.metas.is_empty() {
             self.keys.remove(key);
         }
-        Some(diff(&[], &[(key, &meta.text)]))
+        Some(meta)
     }
 
-    /// The whole state, as `presence_state` sends it.
-    pub(super) fn encode(&self) -> String {
-        let keys = self.keys.iter().map(|(key, metas)| {
-            let metas: Vec<&str> = metas.iter().map(|meta| meta.text.as_str()).collect();
-            entry(key, &metas.join(","))
-        });
-        format!("{{{}}}", keys.collect::<Vec<_>>().join(","))
+    /// The metas under a key, oldest first.
+    pub(super) fn metas(&self, key: &str) -> &[Meta] {
+        self.keys.get(key).map(|entry| entry.metas.as_slice()).unwrap_or_default()
     }
-}
 
-fn entry(key: &str, metas: &str) -> String {
-    format!("{}:{{\"metas\":[{metas}]}}", Value::from(key))
-}
-
-fn diff(joins: &[(&str, &String)], leaves: &[(&str, &String)]) -> Diff {
-    let side = |side: &[(&str, &String)]| side.iter().map(|(key, meta)| entry(key, meta)).collect::<Vec<_>>().join(",");
-    format!("{{\"joins\":{{{}}},\"leaves\":{{{}}}}}", side(joins), side(leaves))
-}
-
-fn encode(phx_ref: &str, before: Option<&str>, fields: &Map<String, Value>) -> String {
-    let mut meta = fields.clone();
-    meta.remove("phx_ref_prev");
-    meta.insert("phx_ref".to_owned(), phx_ref.into());
-    if let Some(before) = before {
-        meta.insert("phx_ref_prev".to_owned(), before.into());
+    pub(super) fn list(&self) -> BTreeMap<String, Vec<Meta>> {
+        self.keys.iter().map(|(key, entry)| (key.clone(), entry.metas.clone())).collect()
     }
-    Value::Object(meta).to_string()
+
+    /// The whole state as it is sent. `fetch` is asked once, for the keys that have changed since the last time; the
+    /// others are copied.
+    pub(super) fn encode(&mut self, fetch: &dyn Fn(&[&str]) -> Extras) -> Payload {
+        let changed: Vec<&str> =
+            self.keys.iter().filter(|(_, key)| key.encoded.is_none()).map(|(name, _)| name.as_str()).collect();
+        if !changed.is_empty() {
+            let extras = fetch(&changed);
+            for (name, key) in self.keys.iter_mut().filter(|(_, key)| key.encoded.is_none()) {
+                key.encoded = to_raw_value(&Entry { metas: &key.metas, extra: extras.get(name) }).ok();
+            }
+        }
+        Payload::json(&self.keys)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use serde_json::json;
+
     use super::*;
 
-    fn fields(name: &str) -> Map<String, Value> {
-        Map::from_iter([("name".to_owned(), name.into())])
+    fn meta(phx_ref: &str) -> Meta {
+        Meta::new(phx_ref, None, &Map::new())
     }
 
-    fn json(text: &str) -> Value {
-        serde_json::from_str(text).unwrap()
+    fn encode(state: &mut State) -> Value {
+        state.encode(&|_| Extras::new()).parse().unwrap()
     }
 
     #[test]
     fn two_connections_of_one_user_are_two_metas_and_the_key_goes_with_the_last() {
         let mut state = State::default();
-        state.join("u1", "a", &fields("Ada"));
-        let diff = json(&state.join("u1", "b", &fields("Ada")));
-        assert_eq!(diff["joins"]["u1"]["metas"].as_array().unwrap().len(), 1);
-        assert_eq!(json(&state.encode())["u1"]["metas"].as_array().unwrap().len(), 2);
-        assert_eq!(json(&state.leave("u1", "a").unwrap())["leaves"]["u1"]["metas"][0]["phx_ref"], "a");
-        assert!(!state.is_empty());
-        state.leave("u1", "b").unwrap();
+        state.insert("u1", meta("a"));
+        state.insert("u1", meta("b"));
+        assert_eq!(encode(&mut state), json!({ "u1": { "metas": [{ "phx_ref": "a" }, { "phx_ref": "b" }] } }));
+        assert_eq!(state.remove("u1", "a").unwrap().as_json(), r#"{"phx_ref":"a"}"#);
+        assert_eq!((state.len(), state.metas("u1").len(), state.metas("u2").len()), (1, 1, 0));
+        assert!(state.replace("u1", "a", meta("c")).is_none());
+        assert_eq!(state.replace("u1", "b", meta("c")).unwrap().phx_ref(), "b");
+        state.remove("u1", "c").unwrap();
         assert!(state.is_empty());
-        assert!(state.leave("u1", "b").is_none());
+        assert!(state.remove("u1", "c").is_none());
     }
 
     #[test]
-    fn an_update_is_one_diff_that_names_the_meta_before() {
-        let mut state = State::default();
-        state.join("u1", "a", &fields("Ada"));
-        let diff = json(&state.update("u1", "a", "b", &fields("Ada L.")).unwrap());
-        let join = &diff["joins"]["u1"]["metas"][0];
-        assert_eq!((&join["phx_ref"], &join["phx_ref_prev"]), (&"b".into(), &"a".into()));
-        assert_eq!(diff["leaves"]["u1"]["metas"][0]["phx_ref"], "a");
-        assert!(state.update("u1", "a", "c", &fields("x")).is_none());
-    }
-
-    #[test]
-    fn the_servers_names_win_over_a_clients() {
-        let mut state = State::default();
+    fn the_protocols_names_win_over_tracked_fields() {
         let own = Map::from_iter([("phx_ref".to_owned(), "forged".into()), ("phx_ref_prev".to_owned(), "x".into())]);
-        let diff = json(&state.join("u", "real", &own));
-        assert_eq!(diff["joins"]["u"]["metas"][0], json(r#"{"phx_ref":"real"}"#));
+        assert_eq!(Meta::new("real", None, &own).as_json(), r#"{"phx_ref":"real"}"#);
+        let after = Meta::new("new", Some("real"), &own);
+        assert_eq!(Value::Object(after.fields()), json!({ "phx_ref": "new", "phx_ref_prev": "real" }));
+    }
+
+    #[test]
+    fn only_what_has_changed_is_fetched_and_encoded_again() {
+        let asked = RefCell::new(Vec::new());
+        let fetch = |keys: &[&str]| -> Extras {
+            asked.borrow_mut().push(keys.join(","));
+            let extra = |key: &&str| Map::from_iter([("is".to_owned(), (*key).into()), ("metas".to_owned(), 1.into())]);
+            keys.iter().map(|key| ((*key).to_owned(), extra(key))).collect()
+        };
+        let mut state = State::default();
+        state.insert("a", meta("1"));
+        state.insert("b", meta("2"));
+        let first: Value = state.encode(&fetch).parse().unwrap();
+        assert_eq!(first["b"], json!({ "metas": [{ "phx_ref": "2" }], "is": "b" }));
+        state.insert("b", meta("3"));
+        let second: Value = state.encode(&fetch).parse().unwrap();
+        assert_eq!((&second["a"], second["b"]["metas"].as_array().unwrap().len()), (&first["a"], 2));
+        state.encode(&fetch);
+        assert_eq!(*asked.borrow(), ["a,b", "b"]);
+    }
+
+    #[test]
+    fn any_key_is_written_as_json() {
+        let mut state = State::default();
+        state.insert("a\"\\\n😀", meta("1"));
+        assert_eq!(encode(&mut state)["a\"\\\n😀"]["metas"][0]["phx_ref"], "1");
     }
 }
