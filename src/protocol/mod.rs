@@ -36,5 +36,6 @@ pub const MAX_TOPIC_BYTES: usize = 1024;
 pub const MAX_EVENT_BYTES: usize = 256;
 /// The largest ref, topic, event or status in a binary frame, in bytes of UTF-8.
 pub const MAX_BINARY_PART: usize = 255;
-/// How many arrays and objects may lie inside each other in a payload.
-pub const MAX_DEPTH: usize = 128;
+/// How many arrays and objects may lie inside each other in a payload: common parsers stop at 128, and a reply wraps it
+/// in two more.
+pub const MAX_DEPTH: usize = 120;
