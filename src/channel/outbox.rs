@@ -236,6 +236,17 @@ impl Outbox {
         }
     }
 
+    /// Waits until the connection is being closed, whether or not what waits is written first. Cancel safe.
+    pub async fn closing(&self) {
+        loop {
+            let rung = self.shared.room.notified();
+            if self.is_closed() {
+                return;
+            }
+            rung.await;
+        }
+    }
+
     /// For the writer: waits until what waits must not be written any more. Cancel safe; not to be used together with
     /// [`Outbox::ready`].
     pub async fn cut(&self) {
@@ -357,7 +368,7 @@ mod tests {
     async fn closing_wakes_everybody() {
         let outbox = Outbox::new(100);
         (0..2).for_each(|_| outbox.push(wire(100)));
-        let all = async { tokio::join!(outbox.room(), outbox.drained(), outbox.cut()) };
+        let all = async { tokio::join!(outbox.room(), outbox.drained(), outbox.closing(), outbox.cut()) };
         let close = async { outbox.close(close::POLICY, "done") };
         let both = async { tokio::join!(all, close) };
         tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();

@@ -39,7 +39,7 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// How long a client may read nothing of what is written to it before it is closed with 1008.
     pub stall_timeout: Duration,
-    /// How long a closing handshake may take.
+    /// How long a closing handshake may take, or a long-polling client to come for what it is shown before the end.
     pub close_timeout: Duration,
     /// Which pages may connect.
     pub origins: Origins,

@@ -68,7 +68,12 @@ pub(super) fn nothing(token: &str) -> Response {
     json(StatusCode::OK, format!(r#"{{"status":204,"token":"{token}","messages":[]}}"#))
 }
 
-/// The session has ended, or was never here.
+/// The session of a poll has ended.
+pub(super) fn ended() -> Response {
+    json(StatusCode::OK, r#"{"status":410,"messages":[]}"#)
+}
+
+/// The session of a batch has ended, or was never here.
 pub(super) fn gone() -> Response {
     json(StatusCode::OK, r#"{"status":410}"#)
 }

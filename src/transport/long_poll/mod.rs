@@ -67,7 +67,7 @@ fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
     }
     if state.connections().is_draining() {
         // Whoever had a session begins anew; whoever had none tries again, perhaps elsewhere.
-        return Step::Answer(if named.token.is_some() { answer::gone() } else { answer::unavailable() });
+        return Step::Answer(if named.token.is_some() { answer::ended() } else { answer::unavailable() });
     }
     Step::Answer(match open(state, path, request, &named) {
         Ok(session) => answer::opened(session.token()),

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    super::connections::Place,
+    super::{Options, connections::Place},
     answer::{self, Messages},
 };
 use crate::{
@@ -33,6 +33,8 @@ pub(super) struct Session {
     token: String,
     socket: Arc<Socket>,
     window: Duration,
+    /// How long the client may take to come for what it is shown before the end.
+    patience: Duration,
     polls: Mutex<Polls>,
     /// Rung when a newer poll has begun.
     superseded: Notify,
@@ -58,9 +60,17 @@ enum Found {
 }
 
 impl Session {
-    pub(super) fn new(token: String, socket: Arc<Socket>, place: Place, window: Duration) -> Self {
-        let polls = Mutex::new(Polls { newest: 0, seen: Instant::now() });
-        Self { token, socket, window, polls, superseded: Notify::new(), batch: Semaphore::new(1), _place: place }
+    pub(super) fn new(token: String, socket: Arc<Socket>, place: Place, options: &Options) -> Self {
+        Self {
+            token,
+            socket,
+            window: options.poll_window,
+            patience: options.close_timeout,
+            polls: Mutex::new(Polls { newest: 0, seen: Instant::now() }),
+            superseded: Notify::new(),
+            batch: Semaphore::new(1),
+            _place: place,
+        }
     }
 
     /// Its name, which only its client knows.
@@ -82,19 +92,31 @@ impl Session {
         &self.batch
     }
 
-    /// Waits until the session has ended: closed by whomever, or not polled for one and a half windows.
+    /// Waits until the session has ended: closed by whomever, or not polled for one and a half windows. A client that is
+    /// still to be shown something before the end has a moment to come for it.
     pub(super) async fn end(&self) {
         let outbox = self.socket.outbox();
+        let told = async {
+            outbox.closing().await;
+            if outbox.bytes() > 0 {
+                tokio::time::sleep(self.patience).await;
+            }
+        };
+        tokio::select! {
+            () = outbox.cut() => {}
+            () = told => {}
+            () = self.forgotten() => {}
+        }
+        outbox.close(close::PROTOCOL, "the client has stopped polling");
+    }
+
+    async fn forgotten(&self) {
         loop {
             let due = self.polls().seen + self.window.mul_f64(1.5);
             if due <= Instant::now() {
-                outbox.close(close::PROTOCOL, "the client has stopped polling");
+                return;
             }
-            tokio::select! {
-                biased;
-                () = outbox.cut() => return,
-                () = tokio::time::sleep_until(due) => {}
-            }
+            tokio::time::sleep_until(due).await;
         }
     }
 
@@ -185,7 +207,7 @@ impl Poll {
             match session.take(self.number) {
                 Found::Frames(messages) => return answer::frames(token, messages),
                 Found::Superseded => return answer::nothing(token),
-                Found::Gone => return answer::gone(),
+                Found::Gone => return answer::ended(),
                 Found::Nothing => {}
             }
         }

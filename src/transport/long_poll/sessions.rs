@@ -22,9 +22,9 @@ pub(in super::super) struct Sessions {
 impl Sessions {
     /// Opens a session, and starts the task that sees to its end.
     pub(super) fn open(state: &State, serializer: Serializer, identity: Identity) -> Arc<Session> {
-        let socket = Arc::new(Socket::new(state.host(), serializer, identity));
+        let socket = Arc::new(Socket::new(state.host(), serializer.text_only(), identity));
         let place = state.connections().enter(&socket);
-        let session = Arc::new(Session::new(mint(), socket, place, state.options().poll_window));
+        let session = Arc::new(Session::new(mint(), socket, place, state.options()));
         state.sessions().lock().insert(session.token().to_owned(), Arc::clone(&session));
         let (state, watched) = (state.clone(), Arc::clone(&session));
         state.connections().tasks().clone().spawn(async move {
