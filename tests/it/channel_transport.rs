@@ -15,27 +15,17 @@ use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _, ht
 
 use crate::{
     channel_app::App,
-    support::ws::{TestClient, until, within},
+    support::{
+        form::Version,
+        raw::{self, header, status, upgrade},
+        ws::{TestClient, until, within},
+    },
 };
 
 fn request(app: &App, header: &'static str, value: &str) -> Request<()> {
     let mut request = app.url().into_client_request().unwrap();
     request.headers_mut().insert(header, value.parse().unwrap());
     request
-}
-
-/// Sends a request as it is; the head of the answer.
-async fn raw(app: &App, request: &str) -> String {
-    let mut stream = TcpStream::connect(app.address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    within("an answer", async {
-        while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
-            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "closed without an answer");
-        }
-    })
-    .await;
-    String::from_utf8(answer).unwrap()
 }
 
 async fn with(options: transport::Options) -> App {
@@ -45,61 +35,72 @@ async fn with(options: transport::Options) -> App {
 #[tokio::test]
 async fn a1_a2_neither_subprotocol_nor_extension_is_made_up() {
     let app = App::start().await;
-    let answer = raw(
-        &app,
-        "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
-    )
-    .await
-    .to_ascii_lowercase();
-    assert!(answer.starts_with("http/1.1 101"), "{answer}");
-    assert!(answer.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{answer}");
-    assert!(!answer.contains("sec-websocket-protocol") && !answer.contains("sec-websocket-extensions"), "{answer}");
+    let path = "/socket/websocket?vsn=2.0.0";
+    for headers in [&[][..], &[("Sec-WebSocket-Extensions", "permessage-deflate")]] {
+        let head = raw::head(app.address, &upgrade(path, headers)).await;
+        assert_eq!(status(&head), 101, "{head}");
+        assert_eq!(header(&head, "sec-websocket-accept"), Some("s3pplmbitxaq9kygzzhzrbk+xoo="));
+        assert!(header(&head, "sec-websocket-protocol").is_none(), "{head}");
+        assert!(header(&head, "sec-websocket-extensions").is_none(), "{head}");
+    }
     app.stop().await;
 }
 
 #[tokio::test]
-async fn a13_the_subprotocol_of_phoenix_is_echoed_when_offered() {
-    let app = App::start().await;
-    let request = request(&app, "sec-websocket-protocol", "phoenix, base64url.bearer.phx.dG9r");
-    let (_, response) = Box::pin(tokio_tungstenite::connect_async(request)).await.unwrap();
-    assert_eq!(response.headers()["sec-websocket-protocol"], "phoenix");
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a3_a5_other_versions_are_refused() {
+async fn a3_a4_versions_one_and_two_are_spoken() {
     let app = App::start().await;
     let base = format!("ws://{}/socket/websocket", app.address);
-    for query in ["", "?vsn=1.0.0", "?vsn=2.1.0", "?vsn=2", "?vsn=", "?vsn[]=2.0.0", "?vsn=2.0.0-rc.1"] {
-        assert_eq!(TestClient::refused(format!("{base}{query}")).await, 403, "{query}");
+    for (query, version) in [
+        ("", Version::V1),
+        ("?a=b&", Version::V1),
+        ("?vsn=1.0.0", Version::V1),
+        ("?vsn=1.0.9", Version::V1),
+        ("?a=b&vsn=2.0.7&", Version::V2),
+    ] {
+        TestClient::connect(format!("{base}{query}")).await.speaking(version).heartbeat().await;
     }
-    TestClient::connect(format!("{base}?a=b&vsn=2.0.7&")).await;
     app.stop().await;
 }
 
 #[tokio::test]
-async fn a6_the_application_may_refuse_with_a_status_of_its_own() {
+async fn a5_other_versions_are_refused() {
     let app = App::start().await;
-    assert_eq!(TestClient::refused(format!("{}&user_id=__proto__", app.url())).await, 403);
-    assert_eq!(TestClient::refused(format!("{}&token=busy", app.url())).await, 429);
+    for vsn in ["=123.1.1", "=2.1.0", "=3.0.0", "=2", "=2.0", "=abc", "=", "", "=2.0.0-rc.1", "[]=2.0.0", "[a]=2.0.0"] {
+        let head = raw::head(app.address, &upgrade(&format!("/socket/websocket?vsn{vsn}"), &[])).await;
+        assert_eq!((status(&head), header(&head, "content-length")), (403, Some("0")), "{vsn}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a6_the_application_may_refuse_with_a_status_and_a_text_of_its_own() {
+    let app = App::start().await;
+    let path = |more: &str| upgrade(&format!("/socket/websocket?vsn=2.0.0&{more}"), &[]);
+    let head = raw::head(app.address, &path("user_id=__proto__")).await;
+    assert_eq!((status(&head), header(&head, "content-length")), (403, Some("0")));
+    let (mut stream, head) = raw::ask(app.address, &path("token=busy")).await;
+    assert_eq!(status(&head), 429);
+    let mut body = [0; 15];
+    within("the text", stream.read_exact(&mut body)).await.unwrap();
+    assert_eq!(&body, b"come back later");
+    drop(stream);
     app.stop().await;
 }
 
 #[tokio::test]
 async fn a7_a8_what_is_no_upgrade_is_refused() {
     let app = App::start().await;
-    let head = |line: &str| format!("{line} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
-    for (line, status) in [
-        ("GET /socket/websocket?vsn=2.0.0", "400"),
-        ("POST /socket/websocket?vsn=2.0.0", "400"),
-        ("PUT /socket/websocket?vsn=2.0.0", "400"),
-        ("GET /socket/websocket?vsn=9.0.0", "403"),
-        ("GET /elsewhere", "404"),
+    for (line, expected) in [
+        ("GET /socket/websocket?vsn=2.0.0", 400),
+        ("POST /socket/websocket?vsn=2.0.0", 400),
+        ("PUT /socket/websocket?vsn=2.0.0", 400),
+        ("GET /socket/websocket?vsn=9.0.0", 403),
+        ("GET /socket", 404),
+        ("GET /socket/websocket/more", 404),
+        ("GET /elsewhere", 404),
     ] {
-        let answer = raw(&app, &head(line)).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+        let request = format!("{line} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(status(&raw::head(app.address, &request).await), expected, "{line}");
     }
     app.stop().await;
 }
@@ -118,6 +119,31 @@ async fn a9_only_allowed_pages_connect() {
     TestClient::connect(app.url()).await;
     assert_eq!(TestClient::refused(request(&app, "origin", "https://evil.com")).await, 403);
     app.stop().await;
+}
+
+#[tokio::test]
+async fn a10_a11_patterns_of_origins_and_what_is_none() {
+    let lists = [(&["*.ex.com", "http://scheme.com", "//port.com:81"][..], false), (&["*"], true)];
+    for (list, any) in lists {
+        let app = with(transport::Options { origins: Origins::parse(list).unwrap(), ..Default::default() }).await;
+        for (origin, allowed) in [
+            ("http://a.ex.com", true),
+            ("http://ex.com", true),
+            ("http://a.prefix-ex.com", any),
+            ("http://scheme.com", true),
+            ("https://scheme.com", any),
+            ("http://scheme.com:8080", any),
+            ("http://port.com:81", true),
+            ("http://port.com", any),
+            ("null", any),
+            ("file://", any),
+            ("", any),
+        ] {
+            let head = raw::head(app.address, &upgrade("/socket/websocket?vsn=2.0.0", &[("Origin", origin)])).await;
+            assert_eq!(status(&head), if allowed { 101 } else { 403 }, "{list:?} {origin:?}");
+        }
+        app.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -224,16 +250,9 @@ async fn g79_a_message_that_is_too_large_closes_with_1009() {
 }
 
 /// A connection below the frames.
-async fn bare(app: &App) -> TcpStream {
-    let mut stream = TcpStream::connect(app.address).await.unwrap();
-    let head = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(within("the answer", stream.read_u8()).await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101"));
+async fn bare(app: &App, headers: &[(&str, &str)]) -> TcpStream {
+    let (stream, head) = raw::ask(app.address, &upgrade("/socket/websocket?vsn=2.0.0", headers)).await;
+    assert_eq!(status(&head), 101);
     stream
 }
 
@@ -255,7 +274,7 @@ async fn g79_broken_framing_closes_with_1002_and_broken_text_with_1007() {
         (&[0x81, 0x82, 0, 0, 0, 0, 0xC3, 0x28], 1007),
         (&[0x81, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], 1009),
     ] {
-        let mut stream = bare(&app).await;
+        let mut stream = bare(&app, &[]).await;
         stream.write_all(frame).await.unwrap();
         assert_eq!(bare_close(&mut stream).await, code, "{frame:?}");
     }
@@ -266,10 +285,7 @@ async fn g79_broken_framing_closes_with_1002_and_broken_text_with_1007() {
 async fn a_frame_sent_together_with_the_request_is_read() {
     let app = App::start().await;
     let mut stream = TcpStream::connect(app.address).await.unwrap();
-    let mut sent =
-        b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            .to_vec();
+    let mut sent = upgrade("/socket/websocket?vsn=2.0.0", &[]).into_bytes();
     sent.extend([0x89, 0x83, 0, 0, 0, 0, b'a', b'b', b'c']);
     stream.write_all(&sent).await.unwrap();
     let mut read = Vec::new();
@@ -290,5 +306,53 @@ async fn g80_a_clients_close_is_echoed() {
     client.heartbeat().await;
     assert_eq!(client.close().await, Some(1000));
     until("the connection to go", || app.state.connections().count() == 0).await;
+    app.stop().await;
+}
+
+/// A text frame as a client sends it, masked with zeros.
+fn masked(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+const APPLE: (&str, &str) = ("User-Agent", "Rooms/7 CFNetwork/1494.0.7 Darwin/23.4.0");
+
+#[tokio::test]
+async fn apples_own_client_is_ended_without_a_close_frame_so_that_it_comes_back() {
+    let app = App::start().await;
+    let mut stream = bare(&app, &[APPLE]).await;
+    stream.write_all(&masked(r#"["1","1","room:a","phx_join",{}]"#)).await.unwrap();
+    let mut read = Vec::new();
+    let has = |read: &[u8], text: &str| read.windows(text.len()).any(|part| part == text.as_bytes());
+    within("the join", async {
+        while !has(&read, r#""joined""#) {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0);
+        }
+    })
+    .await;
+    let connections = app.state.connections().clone();
+    let drain = tokio::spawn(async move { connections.drain(Duration::ZERO, |_| false).await });
+    read.clear();
+    within("the end", stream.read_to_end(&mut read)).await.unwrap();
+    assert_eq!(read[0], 0x81);
+    assert_eq!(read.len(), 2 + usize::from(read[1]), "one frame of text and nothing behind it: {read:x?}");
+    assert!(has(&read, r#""draining""#), "what waits is written first");
+    drop(stream);
+    within("the drain", drain).await.unwrap();
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn apples_own_client_is_disconnected_at_once_and_a_browser_with_a_code() {
+    let app = App::start().await;
+    let browser = ("User-Agent", "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 CFNetwork/1494");
+    let (mut apple, mut browser) = (bare(&app, &[APPLE]).await, bare(&app, &[browser]).await);
+    assert_eq!(app.state.connections().disconnect(|_| true), 2);
+    let mut rest = Vec::new();
+    within("the end", apple.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty(), "{rest:x?}");
+    assert_eq!(bare_close(&mut browser).await, 1001);
+    drop((apple, browser));
     app.stop().await;
 }

@@ -12,7 +12,8 @@ mod agent_echo;
 mod agent_openai;
 mod bad_input;
 mod channel_app;
-
+mod channel_connect;
+mod channel_long_poll;
 mod channel_slow;
 mod channel_transport;
 mod cli;

@@ -7,6 +7,7 @@ pub(crate) mod form;
 pub(crate) mod http;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod upstream;
