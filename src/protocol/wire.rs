@@ -38,12 +38,17 @@ pub enum Wire {
 }
 
 impl Wire {
+    /// What it carries.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_str().as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
     /// Its size in bytes.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.as_str().len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
+        self.as_bytes().len()
     }
 
     /// Whether it has no bytes.

@@ -3,7 +3,7 @@
 //! Knows no topic. One task does both, so that a connection costs one future and one small read buffer. The invariant:
 //! every wait is bounded — for a frame by the idle timeout, for a write by the client reading something, for the end
 //! by the closing timeout — and nothing that is sent leaves a buffer behind: frames are gathered in one that lives only
-//! while they are written, and large messages leave in fragments.
+//! while they are written, and large messages leave from where they lie.
 
 use std::{
     sync::{
@@ -45,7 +45,7 @@ use crate::{
 
 /// The read buffer of a connection; most of what an idle one costs.
 const READ_BUFFER: usize = 2 * 1024;
-/// What is gathered before it is written, and the largest frame that is sent.
+/// What is gathered before it is written, and the largest message that is copied for it.
 const WRITE_BUFFER: usize = 16 * 1024;
 /// More than the codec ever has to hold.
 const MAX_WRITE_BUFFER: usize = 256 * 1024;
@@ -71,6 +71,8 @@ pub(super) struct Link<S> {
 #[derive(Default)]
 struct Unsent {
     bytes: Vec<u8>,
+    /// The payload of the last frame where it is too large to be copied; its header is the end of `bytes`.
+    large: Option<Wire>,
     written: usize,
 }
 
@@ -210,25 +212,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Gathers a message as frames; what is too much to be held is written.
+    /// Gathers a message as a frame; what is too much to be held is written.
     async fn put(&mut self, wire: Wire, outbox: &Outbox) -> Option<End> {
-        let (mut rest, mut kind) = match &wire {
-            Wire::Text(text) => (text.as_str().as_bytes(), Data::Text),
-            Wire::Binary(bytes) => (&bytes[..], Data::Binary),
-        };
-        loop {
-            let (part, after) = rest.split_at(rest.len().min(WRITE_BUFFER));
-            self.unsent.add(kind, after.is_empty(), part);
-            if self.unsent.bytes.len() >= WRITE_BUFFER
-                && let Some(end) = self.flush(outbox).await
-            {
-                return Some(end);
-            }
-            if after.is_empty() {
-                return None;
-            }
-            (rest, kind) = (after, Data::Continue);
-        }
+        self.unsent.add(wire);
+        if self.unsent.is_full() { self.flush(outbox).await } else { None }
     }
 
     async fn flush(&mut self, outbox: &Outbox) -> Option<End> {
@@ -290,19 +277,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 }
 
 impl Unsent {
-    /// Adds a frame. A server's frames have no mask.
-    fn add(&mut self, kind: Data, is_final: bool, payload: &[u8]) {
-        let header = FrameHeader { is_final, opcode: OpCode::Data(kind), ..FrameHeader::default() };
-        let length = payload.len() as u64;
-        self.bytes.reserve(header.len(length) + payload.len());
+    /// Adds a frame. A server's frames have no mask. After a large one nothing is added before it is written.
+    fn add(&mut self, wire: Wire) {
+        let kind = if matches!(wire, Wire::Text(_)) { Data::Text } else { Data::Binary };
+        let header = FrameHeader { is_final: true, opcode: OpCode::Data(kind), ..FrameHeader::default() };
+        let length = wire.len() as u64;
         // A vector takes whatever is written to it.
-        let _ = header.format(length, &mut self.bytes);
-        self.bytes.extend_from_slice(payload);
+        if wire.len() > WRITE_BUFFER {
+            let _ = header.format(length, &mut self.bytes);
+            self.large = Some(wire);
+        } else {
+            self.bytes.reserve(header.len(length) + wire.len());
+            let _ = header.format(length, &mut self.bytes);
+            self.bytes.extend_from_slice(wire.as_bytes());
+        }
     }
 
-    /// What is still to be written.
+    /// Whether this has to be written before more is gathered.
+    fn is_full(&self) -> bool {
+        self.large.is_some() || self.bytes.len() >= WRITE_BUFFER
+    }
+
+    /// What is still to be written, as far as it lies together.
     fn rest(&self) -> Option<&[u8]> {
-        self.bytes.get(self.written..).filter(|rest| !rest.is_empty())
+        let large = self.large.as_ref().map_or(&[][..], Wire::as_bytes);
+        match self.written.checked_sub(self.bytes.len()) {
+            None => self.bytes.get(self.written..),
+            Some(written) => large.get(written..).filter(|rest| !rest.is_empty()),
+        }
     }
 }
 

@@ -356,3 +356,23 @@ async fn apples_own_client_is_disconnected_at_once_and_a_browser_with_a_code() {
     drop((apple, browser));
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_large_message_arrives_in_one_frame() {
+    let app = App::start().await;
+    let mut stream = bare(&app, &[]).await;
+    let join = r#"["11","1","room:a","phx_join",{"response":"PAD"}]"#.replace("PAD", &"x".repeat(100_000));
+    let mut frame = vec![0x81, 0xff];
+    frame.extend(u64::try_from(join.len()).unwrap().to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(join.as_bytes());
+    within("a join", stream.write_all(&frame)).await.unwrap();
+    let mut head = [0; 10];
+    within("a frame", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head[..2], [0x81, 127], "the last frame of a text, with a length of eight bytes");
+    let mut text = vec![0; usize::try_from(u64::from_be_bytes(head[2..].try_into().unwrap())).unwrap()];
+    within("its payload", stream.read_exact(&mut text)).await.unwrap();
+    assert!(text.starts_with(br#"["11","1","room:a","phx_reply",{"status":"ok","response":"xxx"#));
+    assert!(text.ends_with(br#"x"}]"#) && text.len() > 100_000);
+    app.stop().await;
+}
