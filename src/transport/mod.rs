@@ -14,6 +14,7 @@ mod meter;
 mod mount;
 mod origin;
 mod params;
+mod patient;
 mod serve;
 mod subprotocol;
 mod websocket;

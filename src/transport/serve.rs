@@ -1,7 +1,7 @@
 //! The accept loop: turns a listener into HTTP connections.
 //!
 //! Knows no path. Its invariant: every connection's task is waited for, each for a bounded time, and a client that
-//! sends half a request is not waited for long.
+//! sends half a request, or does not read its answer, is not waited for long.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -19,8 +19,12 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::patient::Patient;
+
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may read nothing of an answer.
+const STALLED: Duration = Duration::from_secs(30);
 /// How long requests that are being answered may take once the server shuts down.
 const FINISH: Duration = Duration::from_secs(5);
 /// The pause after the system has no file descriptors left.
@@ -78,7 +82,7 @@ async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: C
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient::new(stream, STALLED)), service)
         .with_upgrades();
     tokio::pin!(served);
     let done = tokio::select! {

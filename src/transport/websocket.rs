@@ -30,6 +30,7 @@ use super::{
     ConnectInfo, Refused, State, Transport, admission,
     connections::Place,
     link::{Farewell, Link},
+    patient::Patient,
     subprotocol::{self, Offer},
 };
 use crate::{auth::Identity, protocol::Serializer, socket::Socket};
@@ -148,12 +149,12 @@ async fn serve(upgrade: OnUpgrade, socket: Arc<Socket>, place: Place, farewell: 
 
 async fn run(upgraded: Upgraded, socket: Arc<Socket>, farewell: Farewell, state: &State) {
     // The bare stream where this server accepted it, whatever hyper was handed otherwise.
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
+    match upgraded.downcast::<TokioIo<Patient<TcpStream>>>() {
         Ok(Parts { io, read_buf, .. }) => {
             let read = read_buf.to_vec();
             // It holds on to the buffer of the request, which is larger than all that a connection needs.
             drop(read_buf);
-            follow(io.into_inner(), read, socket, farewell, state).await;
+            follow(io.into_inner().into_inner(), read, socket, farewell, state).await;
         }
         Err(upgraded) => follow(TokioIo::new(upgraded), Vec::new(), socket, farewell, state).await,
     }

@@ -589,7 +589,7 @@ async fn a_session_of_chat_is_served_over_requests_and_ends_with_the_server() {
     assert_eq!(server.server.connections().count(), 1);
     drop(script);
     let waiting = poller.parked().await;
-    within("the server to stop", server.stop()).await;
+    within("the server to stop", Box::pin(server.stop())).await;
     let last = within("the poll", waiting).await.unwrap();
     assert!(last["status"] == 410 || last.to_string().contains("draining"), "{last}");
 }

@@ -223,3 +223,59 @@ impl Drop for Poll {
         self.session.polls().seen = Instant::now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt as _;
+
+    use super::{
+        super::super::{Options, Refused, State, long_poll::Sessions},
+        *,
+    };
+    use crate::{
+        auth::Identity,
+        channel::{self, Host},
+        protocol::{Serializer, Text, Wire},
+        pubsub::PubSub,
+    };
+
+    fn session() -> Arc<Session> {
+        let host = Host::new(channel::Router::new(), PubSub::new(), channel::Options::default());
+        let state = State::new(host, Arc::new(|_| Err(Refused::default())), Options::default());
+        Sessions::open(&state, Serializer::V2, Identity::open(None, None).unwrap())
+    }
+
+    async fn body(response: Response) -> String {
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        String::from_utf8(body.into()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_is_dropped_while_it_waits_takes_nothing() {
+        let session = session();
+        let mut dropped = Box::pin(Poll::begin(Arc::clone(&session)).answer());
+        assert!(dropped.as_mut().now_or_never().is_none());
+        session.socket().outbox().push(Wire::Text(Text::from("[1]".to_owned())));
+        drop(dropped);
+        let answer = body(Poll::begin(session).answer().await).await;
+        assert!(answer.contains(r#""messages":["[1]"]"#), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn an_older_poll_takes_nothing_from_a_newer_one() {
+        let session = session();
+        let older = Poll::begin(Arc::clone(&session)).answer();
+        let newer = Poll::begin(Arc::clone(&session)).answer();
+        session.socket().outbox().push(Wire::Text(Text::from("[1]".to_owned())));
+        assert!(body(older.await).await.contains("204"));
+        assert!(body(newer.await).await.contains("[1]"));
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_waits_is_small() {
+        let waiting = Poll::begin(session()).answer();
+        assert!(size_of_val(&waiting) <= 512, "{} bytes", size_of_val(&waiting));
+    }
+}
