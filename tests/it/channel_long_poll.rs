@@ -566,10 +566,13 @@ async fn g76_a_drain_shows_a_last_frame_and_ends_the_session() {
     assert_eq!(last.iter().map(|frame| &frame[3]).collect::<Vec<_>>(), ["draining"]);
     assert_eq!(within("the poll", bare_waits).await.unwrap(), json!({ "status": 410, "messages": [] }));
     assert_eq!(poller.poll().await, json!({ "status": 410, "messages": [] }));
-    let anew = Poller::new(app.address, "vsn=2.0.0");
-    let answer = send(anew.client.get(&anew.base)).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
-    assert_eq!(answer.json(), json!({ "status": 500 }));
+    // The application's own token names no session: this client begins, and is to come back later.
+    for query in ["vsn=2.0.0", "token=jwt&vsn=2.0.0"] {
+        let anew = Poller::new(app.address, query);
+        let answer = send(anew.client.get(&anew.base)).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{query}");
+        assert_eq!(answer.json(), json!({ "status": 500 }));
+    }
     // The client that is away has a moment to come for its last frame; then nobody waits for it.
     let drained = within("the drain", drain).await.unwrap();
     assert_eq!((drained.told, drained.left), (3, 0));

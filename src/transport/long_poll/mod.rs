@@ -17,14 +17,14 @@ use std::sync::Arc;
 
 use axum::{
     extract::{RawPathParams, Request, State as Shared},
-    http::{HeaderMap, Method},
+    http::Method,
     response::Response,
 };
 
 pub use self::lines::{BadLine, Line, MAX_LINES, lines};
 use self::session::{Poll, Session};
 pub(super) use self::sessions::Sessions;
-use super::{AuthToken, ConnectInfo, Params, Refused, State, Transport, admission};
+use super::{AuthToken, ConnectInfo, Refused, State, Transport, admission};
 
 /// The header that names a session; it goes before the parameter `token`.
 const SESSION_HEADER: &str = "x-phoenix-longpoll-token";
@@ -61,15 +61,15 @@ fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
     if admission::check_page(state, request.headers()).is_err() {
         return Step::Answer(answer::forbidden());
     }
-    let named = Named::of(request);
-    if let Some(session) = named.session(state) {
+    let token = named(request);
+    if let Some(session) = find(state, token) {
         return Step::Wait(Poll::begin(session));
     }
     if state.connections().is_draining() {
         // Whoever had a session begins anew; whoever had none tries again, perhaps elsewhere.
-        return Step::Answer(if named.token.is_some() { answer::ended() } else { answer::unavailable() });
+        return Step::Answer(if token.is_some() { answer::ended() } else { answer::unavailable() });
     }
-    Step::Answer(match open(state, path, request, &named) {
+    Step::Answer(match open(state, path, request) {
         Ok(session) => answer::opened(session.token()),
         Err(refused) => {
             tracing::info!(status = %refused.status(), "a long-polling client was refused");
@@ -78,10 +78,11 @@ fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
     })
 }
 
-fn open(state: &State, path: &RawPathParams, request: &Request, named: &Named<'_>) -> Result<Arc<Session>, Refused> {
+fn open(state: &State, path: &RawPathParams, request: &Request) -> Result<Arc<Session>, Refused> {
     let header = request.headers().get(AUTH_TOKEN_HEADER).filter(|_| state.options().auth_token);
     let auth_token = header.map(|value| AuthToken::new(value.as_bytes()));
-    let info = ConnectInfo::new(Transport::LongPoll, request, path, named.query, auth_token)?;
+    let query = for_application(request.uri().query().unwrap_or_default());
+    let info = ConnectInfo::new(Transport::LongPoll, request, path, &query, auth_token)?;
     let (serializer, identity) = admission::admit(state, &info)?;
     Ok(Sessions::open(state, serializer, identity))
 }
@@ -90,45 +91,34 @@ async fn post(state: State, request: Request) -> Response {
     if admission::check_page(&state, request.headers()).is_err() {
         return answer::forbidden();
     }
-    let Some(session) = Named::of(&request).session(&state) else { return answer::gone() };
+    let Some(session) = find(&state, named(&request)) else { return answer::gone() };
     let kind = post::Kind::of(request.headers());
     post::take(&session, kind, request.into_body(), state.options()).await
 }
 
-/// Which session a request names, and what of its query is left for the application.
-struct Named<'a> {
-    token: Option<String>,
-    query: &'a str,
+/// The token of the session that a request names, if it names one. The application may have a parameter of the same
+/// name; a session's token is known by its form.
+fn named(request: &Request) -> Option<&str> {
+    if let Some(token) = request.headers().get(SESSION_HEADER) {
+        return Some(token.to_str().unwrap_or_default());
+    }
+    request.uri().query().unwrap_or_default().split('&').rev().find_map(session_token)
 }
 
-impl<'a> Named<'a> {
-    fn of(request: &'a Request) -> Self {
-        let query = request.uri().query().unwrap_or_default();
-        if let Some(token) = header(request.headers()) {
-            return Self { token: Some(token), query };
-        }
-        let token = Params::parse(query).ok().and_then(|params| params.get(SESSION_PARAM).map(str::to_owned));
-        Self { token, query: without_session(query) }
-    }
-
-    fn session(&self, state: &State) -> Option<Arc<Session>> {
-        state.sessions().find(self.token.as_deref()?)
-    }
+fn find(state: &State, token: Option<&str>) -> Option<Arc<Session>> {
+    state.sessions().find(token?)
 }
 
-fn header(headers: &HeaderMap) -> Option<String> {
-    headers.get(SESSION_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+/// The token in a part of a query.
+fn session_token(part: &str) -> Option<&str> {
+    let (key, token) = part.split_once('=')?;
+    (key == SESSION_PARAM && sessions::is_token(token)).then_some(token)
 }
 
-/// The query without the session's token, which clients write behind everything else; a `token` before it is the
-/// application's own. A single one may be either, and stays.
-fn without_session(query: &str) -> &str {
-    let is_token = |part: &str| part.split_once('=').is_some_and(|(key, _)| key == SESSION_PARAM);
-    let whole = query.trim_end_matches('&');
-    match whole.rsplit_once('&') {
-        Some((before, last)) if is_token(last) && before.split('&').any(is_token) => before,
-        _ => query,
-    }
+/// The query without the session's token.
+fn for_application(query: &str) -> String {
+    let parts: Vec<&str> = query.split('&').filter(|part| session_token(part).is_none()).collect();
+    parts.join("&")
 }
 
 #[cfg(test)]
@@ -137,16 +127,19 @@ mod tests {
 
     #[test]
     fn an_applications_own_token_is_told_from_the_sessions() {
-        for (query, left) in [
-            ("token=jwt&vsn=2.0.0&token=abc", "token=jwt&vsn=2.0.0"),
-            ("token=jwt&vsn=2.0.0&token=abc&", "token=jwt&vsn=2.0.0"),
-            ("token=jwt&vsn=2.0.0&", "token=jwt&vsn=2.0.0&"),
-            ("vsn=2.0.0&token=abc", "vsn=2.0.0&token=abc"),
-            ("token=a&token=b&vsn=2.0.0", "token=a&token=b&vsn=2.0.0"),
-            ("token=abc", "token=abc"),
-            ("", ""),
+        let token = "0123456789abcdef".repeat(4);
+        for (query, named_in, left) in [
+            (format!("token=jwt&vsn=2.0.0&token={token}"), true, "token=jwt&vsn=2.0.0"),
+            (format!("token=jwt&vsn=2.0.0&&token={token}&"), true, "token=jwt&vsn=2.0.0&&"),
+            (format!("vsn=2.0.0&token={token}"), true, "vsn=2.0.0"),
+            ("token=jwt&vsn=2.0.0&".to_owned(), false, "token=jwt&vsn=2.0.0&"),
+            (format!("token={}", &token[1..]), false, &format!("token={}", &token[1..])),
+            (format!("mytoken={token}"), false, &format!("mytoken={token}")),
+            (String::new(), false, ""),
         ] {
-            assert_eq!(without_session(query), left, "{query}");
+            assert_eq!(for_application(&query), left, "{query}");
+            let request = Request::get(format!("/socket/longpoll?{query}")).body(axum::body::Body::empty()).unwrap();
+            assert_eq!(named(&request), named_in.then_some(token.as_str()), "{query}");
         }
     }
 }

@@ -49,6 +49,11 @@ fn mint() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
+/// Whether a text may be a session's token.
+pub(super) fn is_token(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +62,6 @@ mod tests {
     fn tokens_are_long_and_never_the_same() {
         let minted: std::collections::HashSet<String> = (0..1_000).map(|_| mint()).collect();
         assert_eq!(minted.len(), 1_000);
-        assert!(minted.iter().all(|token| token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_hexdigit())));
+        assert!(minted.iter().all(|token| is_token(token)));
     }
 }
