@@ -1,0 +1,160 @@
+//! Clients that mean no good, against the real binary: each costs its own connection, and bounded memory.
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{
+    process::Process,
+    raw,
+    ws::{TestClient, within},
+};
+use serde_json::json;
+
+/// What one test may make the server's memory grow by, in KiB.
+const GROWTH: u64 = 32 * 1024;
+
+/// The most memory that a process has held at once, in KiB.
+fn peak(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// A server, its peak so far, and a client that must not notice anything.
+async fn start() -> (TempDir, Process, u64, TestClient) {
+    let folder = TempDir::new().unwrap();
+    let process = Process::start(folder.path(), &[]).await;
+    let mut bystander = TestClient::connect(process.ws("ada")).await;
+    bystander.heartbeat().await;
+    let before = peak(&process);
+    (folder, process, before, bystander)
+}
+
+async fn stream(process: &Process) -> TcpStream {
+    raw::ask(process.address, &raw::upgrade("/socket/websocket?vsn=2.0.0", &[])).await.0
+}
+
+/// The head of a frame of up to 2^64 bytes, masked with zeros.
+fn head(first: u8, length: u64) -> Vec<u8> {
+    let mut head = vec![first];
+    match length {
+        0..=125 => head.push(0x80 | u8::try_from(length).unwrap()),
+        _ => {
+            head.push(0xff);
+            head.extend(length.to_be_bytes());
+        }
+    }
+    head.extend([0; 4]);
+    head
+}
+
+/// The code of the close frame that comes next.
+async fn close_code(stream: &mut TcpStream) -> u16 {
+    let mut head = [0; 4];
+    within("a close frame", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head[0], 0x88, "no close frame: {head:?}");
+    u16::from_be_bytes([head[2], head[3]])
+}
+
+#[tokio::test]
+async fn frames_of_eight_megabytes_close_with_1009_and_are_never_held() {
+    let (_folder, process, before, mut bystander) = start().await;
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let mut stream = stream(&process).await;
+        let mut frame = head(0x81, 8 << 20);
+        frame.extend([b'x'; 64 * 1024]);
+        within("a part of it", stream.write_all(&frame)).await.unwrap();
+        streams.push(stream);
+    }
+    for stream in &mut streams {
+        assert_eq!(close_code(stream).await, 1009);
+    }
+    bystander.heartbeat().await;
+    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+}
+
+#[tokio::test]
+async fn a_million_empty_fragments_are_one_message() {
+    let (_folder, process, before, mut bystander) = start().await;
+    let mut stream = stream(&process).await;
+    let beat = br#"[null,"1","phoenix","heartbeat",{}]"#;
+    let mut first = head(0x01, 10);
+    first.extend(&beat[..10]);
+    within("the beginning", stream.write_all(&first)).await.unwrap();
+    let empty = head(0x00, 0).repeat(10_000);
+    for _ in 0..100 {
+        within("fragments", stream.write_all(&empty)).await.unwrap();
+    }
+    let mut last = head(0x80, (beat.len() - 10) as u64);
+    last.extend(&beat[10..]);
+    within("the end", stream.write_all(&last)).await.unwrap();
+    let answer = br#"[null,"1","phoenix","phx_reply",{"status":"ok","response":{}}]"#;
+    let mut found = vec![0; answer.len() + 2];
+    within("the answer", stream.read_exact(&mut found)).await.unwrap();
+    assert_eq!(&found[2..], answer);
+    bystander.heartbeat().await;
+    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+}
+
+#[tokio::test]
+async fn a_message_of_a_million_tiny_fragments_closes_with_1009_at_the_limit() {
+    let (_folder, process, before, mut bystander) = start().await;
+    let (mut reading, mut writing) = stream(&process).await.into_split();
+    let sending = tokio::spawn(async move {
+        let mut first = head(0x01, 1);
+        first.push(b'[');
+        let mut tiny = head(0x00, 1);
+        tiny.push(b' ');
+        let many = tiny.repeat(10_000);
+        // The server stops reading on the way; what is left need not arrive.
+        let mut sent = writing.write_all(&first).await;
+        for _ in 0..100 {
+            if sent.is_err() {
+                break;
+            }
+            sent = writing.write_all(&many).await;
+        }
+        writing
+    });
+    let mut head = [0; 4];
+    within("a close frame", reading.read_exact(&mut head)).await.unwrap();
+    assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, 1009));
+    bystander.heartbeat().await;
+    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+    sending.abort();
+}
+
+#[tokio::test]
+async fn ten_thousand_joins_make_a_hundred_channels() {
+    let (_folder, process, before, mut bystander) = start().await;
+    let mut client = TestClient::connect(process.ws("eve")).await;
+    let (mut joined, mut refused) = (0, 0);
+    for round in 0..100 {
+        for n in 0..100 {
+            let topic = format!("session:{}", round * 100 + n);
+            client.frame(json!(["1", "1", topic, "phx_join", { "create": false }])).await;
+            client.frame(json!(["1", "2", format!("room:{round}-{n}"), "phx_join", {}])).await;
+        }
+        let mut answered = 0;
+        while answered < 200 {
+            let frame = client.next().await;
+            if frame[3] != "phx_reply" {
+                continue;
+            }
+            answered += 1;
+            match frame[4]["response"]["reason"].as_str() {
+                None => joined += 1,
+                Some("too many channels joined" | "not_found") => refused += 1,
+                other => panic!("{other:?}: {frame}"),
+            }
+        }
+    }
+    assert_eq!((joined, refused), (100, 19_900));
+    client.heartbeat().await;
+    bystander.heartbeat().await;
+    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+}
