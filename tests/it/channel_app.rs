@@ -12,11 +12,12 @@ use bytes::Bytes;
 use rejoin::{
     auth::Identity,
     channel::{self, Channel, Context, Cursor, Host, Joined, Leave, Next, Page, Refusal, ReplayError, Router},
+    presence::{self, Flusher, Tracked, Tracker},
     protocol::{Broadcast, Payload, Reply},
     pubsub::{Kind, PubSub, Published},
     transport::{self, Refused, State},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +53,8 @@ pub(crate) struct App {
     pub(crate) host: Host,
     pub(crate) state: State,
     pub(crate) hooks: Arc<Hooks>,
+    pub(crate) presence: Tracker,
+    flusher: Flusher,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
 }
@@ -65,7 +68,9 @@ impl App {
         // Clients that a test no longer polls answer no close frame.
         let transport = transport::Options { close_timeout: Duration::from_millis(100), ..transport };
         let hooks = Arc::new(Hooks::default());
-        let host = Host::new(router(&hooks), PubSub::new(), options);
+        let pubsub = PubSub::new();
+        let (presence, flusher) = Tracker::start(pubsub.clone(), presence_options());
+        let host = Host::new(router(&hooks, &presence), pubsub, options);
         let connect: transport::Connect = Arc::new(|client| match client.get("token") {
             Some("busy") => Err(Refused::new(StatusCode::TOO_MANY_REQUESTS).with_body("come back later")),
             _ => Identity::open(client.get("user_id"), client.get("name")).map_err(|_| Refused::default()),
@@ -75,7 +80,7 @@ impl App {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(transport::serve(listener, transport::routes(state.clone()), shutdown.clone()));
-        Self { address, host, state, hooks, shutdown, serving }
+        Self { address, host, state, hooks, presence, flusher, shutdown, serving }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -111,18 +116,19 @@ impl App {
         assert!(self.host.finished(Duration::from_secs(10)).await, "a channel's task has not ended");
         self.shutdown.cancel();
         within("the server to end", self.serving).await.unwrap();
+        within("presence to be told", self.flusher.stop()).await;
         assert_eq!(self.host.counts().channels, 0);
         assert_eq!(self.host.pubsub().topics(), 0);
     }
 }
 
-fn router(hooks: &Arc<Hooks>) -> Router {
-    let (rooms, logs, presence, control) = (Arc::clone(hooks), Arc::clone(hooks), Arc::clone(hooks), Arc::clone(hooks));
+fn router(hooks: &Arc<Hooks>, presence: &Tracker) -> Router {
+    let (rooms, logs, control, presence) = (Arc::clone(hooks), Arc::clone(hooks), Arc::clone(hooks), presence.clone());
     Router::new()
         .route("room:*", move || Box::new(Room { hooks: Arc::clone(&rooms) }))
         .route("__absinthe__:control", move || Box::new(Room { hooks: Arc::clone(&control) }))
         .route("log:*", move || Box::new(Log { hooks: Arc::clone(&logs) }))
-        .route("pres:*", move || Box::new(Present { hooks: Arc::clone(&presence) }))
+        .route("pres:*", move || Box::new(Present { presence: presence.clone(), tracked: Vec::new() }))
 }
 
 struct Room {
@@ -257,22 +263,64 @@ fn page_of(log: &[String], after: u64, last: u64) -> String {
     format!(r#"{{"prev":{after},"events":[{}]}}"#, log[after as usize..last as usize].join(","))
 }
 
-/// A channel whose presence is how many presence messages were published, as the test says.
+/// On topics that begin with `pres:fetch` each key has its length beside its metas.
+fn presence_options() -> presence::Options {
+    let fetch = |topic: &str, keys: &[&str]| {
+        let extra = |key: &str| Map::from_iter([("length".to_owned(), key.len().into())]);
+        let keys = keys.iter().filter(|_| topic.starts_with("pres:fetch"));
+        keys.map(|key| ((*key).to_owned(), extra(key))).collect()
+    };
+    presence::Options { fetch: Some(Arc::new(fetch)), ..presence::Options::default() }
+}
+
+/// Presence as an application has it: shows its client under the key `user` of the join parameters.
 struct Present {
-    hooks: Arc<Hooks>,
+    presence: Tracker,
+    tracked: Vec<Tracked>,
+}
+
+impl Present {
+    fn track(&mut self, cx: &Context, params: &Value) -> Result<(), presence::Error> {
+        let (topic, none) = (cx.topic(), Map::new());
+        let fields = params["meta"].as_object().unwrap_or(&none);
+        self.tracked.push(match &params["user"] {
+            Value::Number(number) => self.presence.track(topic, number, fields)?,
+            Value::String(text) => self.presence.track(topic, text, fields)?,
+            _ => self.presence.track(topic, &cx.identity().person.id, fields)?,
+        });
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl Channel for Present {
-    async fn join(&mut self, _: &mut Context, _: Payload) -> Result<Joined, Refusal> {
+    async fn join(&mut self, cx: &mut Context, params: Payload) -> Result<Joined, Refusal> {
+        let params = params.parse().unwrap_or_default();
+        self.track(cx, &params).map_err(|error| Refusal::because("invalid", &error.to_string()))?;
+        cx.push("presence_state", &self.presence.state(cx.topic()));
         Ok(Joined::default())
     }
 
-    async fn handle_in(&mut self, _: &mut Context, _: &str, _: Payload) -> Next {
+    async fn handle_in(&mut self, cx: &mut Context, event: &str, payload: Payload) -> Next {
+        let params: Value = payload.parse().unwrap_or_default();
+        match event {
+            "track" => match self.track(cx, &params) {
+                Ok(()) => {}
+                Err(error) => return Next::Reply(Reply::refuse("invalid", &error.to_string())),
+            },
+            "update" => self.tracked[0].update(params.as_object().unwrap()),
+            "untrack" => self.tracked.remove(0).untrack(),
+            "list" => {
+                let state = json!({ "list": self.presence.list(cx.topic()), "count": self.presence.count(cx.topic()) });
+                return Next::Reply(Reply::ok(Payload::json(&state)));
+            }
+            "boom" => panic!("a crash that was asked for"),
+            _ => {}
+        }
         Next::Reply(Reply::ok(Payload::empty()))
     }
 
-    async fn presence_state(&mut self, _: &mut Context) -> Option<Payload> {
-        Some(Payload::json(&json!({ "here": self.hooks.log.lock().unwrap().len() })))
+    async fn presence_state(&mut self, cx: &mut Context) -> Option<Payload> {
+        Some(Payload::clone(&self.presence.state(cx.topic())))
     }
 }

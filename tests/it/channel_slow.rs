@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 
 use crate::{
     channel_app::App,
-    support::ws::{TestClient, until, within},
+    support::{
+        presence::Here,
+        ws::{TestClient, until, within},
+    },
 };
 
 const T: &str = "log:a";
@@ -141,15 +144,14 @@ async fn a_control_message_ends_every_channel_of_its_topic() {
     app.stop().await;
 }
 
-/// Publishes ephemeral messages or changes of presence until one did not fit; how many were published.
-fn publish_until_full(app: &App, topic: &str, kind: Kind) -> u64 {
+/// Publishes ephemeral messages until one did not fit; how many were published.
+fn publish_until_full(app: &App, topic: &str) -> u64 {
     let before = app.host.counts().slow_consumers;
     let pad = "x".repeat(16 * 1024);
     let mut published = 0;
     while app.host.counts().slow_consumers == before {
         published += 1;
-        app.hooks.log.lock().unwrap().push(String::new());
-        app.publish(topic, kind, "change", json!({ "n": published, "pad": pad }));
+        app.publish(topic, Kind::Ephemeral, "change", json!({ "n": published, "pad": pad }));
         assert!(published < 10_000, "the reader never falls behind");
     }
     published
@@ -160,13 +162,14 @@ async fn ephemeral_messages_that_did_not_fit_are_counted() {
     let app = narrow(Duration::from_secs(30)).await;
     let mut client = TestClient::connect(app.url()).await;
     client.join("pres:a", json!({})).await;
-    let published = publish_until_full(&app, "pres:a", Kind::Ephemeral);
+    let published = publish_until_full(&app, "pres:a");
     let mut seen = 0;
     let missed = loop {
         let frame = client.next().await;
         match frame[3].as_str() {
             Some("change") => seen += 1,
             Some("missed") => break frame[4]["count"].as_u64().unwrap(),
+            Some("presence_state" | "presence_diff") => {}
             _ => panic!("unexpected: {frame}"),
         }
     };
@@ -179,12 +182,24 @@ async fn ephemeral_messages_that_did_not_fit_are_counted() {
 async fn a_missed_change_of_presence_brings_the_whole_state() {
     let app = narrow(Duration::from_secs(30)).await;
     let mut client = TestClient::connect(app.url()).await;
-    client.join("pres:a", json!({})).await;
-    let published = publish_until_full(&app, "pres:a", Kind::Presence);
-    let state: Value = client.assert_push("pres:a", "presence_state").await;
-    assert_eq!(state, json!({ "here": published }));
-    app.publish("pres:a", Kind::Presence, "live", json!({}));
-    client.expect(json!([null, null, "pres:a", "live", {}])).await;
+    client.join("pres:a", json!({ "user": "u1" })).await;
+    let mut here = Here::default();
+    here.until(&mut client, "its own diff", |here| here.diffs == 1).await;
+    publish_until_full(&app, "pres:a");
+    let before = app.host.counts().slow_consumers;
+    // Larger than all that may wait for one client.
+    let fields = serde_json::Map::from_iter([("pad".to_owned(), "x".repeat(65 * 1024).into())]);
+    let _large = app.presence.track("pres:a", "large", &fields).unwrap();
+    until("the change to be left out", || app.host.counts().slow_consumers > before).await;
+    let _small = app.presence.track("pres:a", "small", &serde_json::Map::new()).unwrap();
+    here.until(&mut client, "all of them", |here| here.keys() == ["large", "small", "u1"]).await;
+    assert_eq!(here.states, 2, "what was left out came in a diff");
+    let diffs = here.diffs;
+    let live = app.presence.track("pres:a", "live", &serde_json::Map::new()).unwrap();
+    here.until(&mut client, "a change that is live again", |here| here.keys().contains(&"live")).await;
+    assert_eq!(here.states, 2);
+    assert!(here.diffs > diffs);
+    drop(live);
     app.stop().await;
 }
 

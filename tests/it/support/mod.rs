@@ -6,6 +6,7 @@ pub(crate) mod db;
 pub(crate) mod form;
 pub(crate) mod http;
 pub(crate) mod poll;
+pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod script;
