@@ -149,7 +149,8 @@ struct Member {
 
 impl Member {
     async fn arrive(app: &App, user: u64) -> Self {
-        let here = Here { leaves_first: user.is_multiple_of(2), ..Here::default() };
+        let mut here = Here::default();
+        here.leaves_first = user.is_multiple_of(2);
         let mut member = Self { client: connect(app).await, here, join: 0, user: format!("u{user}") };
         member.join().await;
         member
