@@ -197,7 +197,7 @@ impl Server {
             self.sessions.running_sessions().iter().map(|session| session::topic_of(session)).collect();
         let spread = spread(connections.count(), self.drain_timeout);
         let watches = |topic: &str| running.iter().any(|running| running == topic);
-        tokio::join!(connections.drain(spread, watches), self.sessions.shut_down(self.drain_timeout));
+        tokio::join!(connections.drain(spread, watches), Box::pin(self.sessions.shut_down(self.drain_timeout)));
         self.answers.close();
         let ended = tokio::time::timeout(LAST_STEPS, self.answers.wait()).await.is_ok();
         if !self.host.finished(LAST_STEPS).await || !ended {

@@ -171,11 +171,12 @@ impl Member {
     }
 
     async fn read_to(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) {
+        let join = self.join.to_string();
         within(what, async {
             loop {
                 let frame = self.client.next().await;
                 // Frames of a join before this one are old.
-                if frame[0].is_null() || frame[0] == self.join.to_string() {
+                if frame[0].is_null() || frame[0].as_str() == Some(&join) {
                     self.here.take(&frame);
                 }
                 if is_it(&frame) {
