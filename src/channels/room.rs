@@ -86,9 +86,12 @@ fn check_event(event: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a payload may be passed on: bytes as they are, JSON if every client can read it.
-fn check_payload(payload: &Payload) -> Result<(), Error> {
-    let Some(text) = payload.as_json() else { return Ok(()) };
+/// Whether a payload may be passed on: bytes if a binary frame can name their topic, JSON if every client can read it.
+fn check_payload(topic: &str, payload: &Payload) -> Result<(), Error> {
+    let Some(text) = payload.as_json() else {
+        let long = || Error::Invalid(format!("bytes need a topic of at most {MAX_NAME} bytes; send a JSON object"));
+        return if topic.len() > MAX_NAME { Err(long()) } else { Ok(()) };
+    };
     if !payload.is_object() {
         return Err(Error::Invalid("the payload must be a JSON object, or bytes".to_owned()));
     }
@@ -101,13 +104,14 @@ fn refusal(error: &Error) -> Refusal {
 
 impl Room {
     fn admit(&mut self, cx: &mut Context, params: &Payload) -> Result<(), Error> {
-        if cx.identity().access(cx.topic()) < Access::Read {
+        let identity = cx.identity();
+        if identity.access(cx.topic()) < Access::Read {
             return Err(Error::Unauthorized("this token does not open this room"));
         }
         check_name(cx.topic())?;
         let params = join_params(params)?;
         self.to_self = params.to_self.unwrap_or_default();
-        self.shown.take(params.presence)?;
+        self.shown.take(&identity.person, params.presence)?;
         self.shown.enter(cx)
     }
 
@@ -129,7 +133,7 @@ impl Room {
 
     fn pass_on(&self, cx: &Context, event: &str, payload: Payload) -> Result<(), Error> {
         check_event(event)?;
-        check_payload(&payload)?;
+        check_payload(cx.topic(), &payload)?;
         if self.to_self {
             cx.broadcast(event, payload);
         } else {
@@ -185,6 +189,14 @@ mod tests {
         for good in ["shout", "phx", "a presence", "😀", &"x".repeat(255)] {
             assert_eq!(check_event(good), Ok(()), "{good}");
         }
+    }
+
+    #[test]
+    fn bytes_are_refused_where_no_frame_can_carry_them() {
+        let bytes = Payload::Binary(bytes::Bytes::from_static(&[0, 255]));
+        assert_eq!(check_payload(&"x".repeat(255), &bytes), Ok(()));
+        assert!(check_payload(&"x".repeat(256), &bytes).is_err());
+        assert_eq!(check_payload(&"x".repeat(260), &Payload::empty()), Ok(()));
     }
 
     #[test]

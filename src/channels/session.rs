@@ -89,11 +89,12 @@ impl Channel for SessionChannel {
         let text = params.as_json().unwrap_or("[]");
         let text = if text.trim() == "null" { "{}" } else { text };
         let params: JoinParams<'_> = lenient_fields(text).map_err(|error| refusal(&error))?;
-        let access = cx.identity().access(&topic);
+        let identity = cx.identity();
+        let access = identity.access(&topic);
         if access < Access::Read {
             return Err(refusal(&Error::Unauthorized("this token does not open this session")));
         }
-        self.shown.take(params.presence).map_err(|error| refusal(&error))?;
+        self.shown.take(&identity.person, params.presence).map_err(|error| refusal(&error))?;
         let create = params.create.unwrap_or(true) && access >= Access::Write;
         let from = cursor(params.last_seq, params.epoch);
         let joined = self.shared.sessions.join(id(cx), from, create).await.map_err(|error| refusal(&error))?;

@@ -12,7 +12,7 @@ use crate::{
     channel::Context,
     clock::{self, Timestamp},
     model::Person,
-    presence::{Tracked, Tracker},
+    presence::{Tracked, Tracker, check_key},
     protocol::{Payload, codes::event},
     session::{Error, fields},
 };
@@ -48,11 +48,14 @@ impl Shown {
         Self { stage: stage.clone(), joined_at: clock::now(), own: Map::new(), tracked: None }
     }
 
-    /// Takes the connection's own fields out of join parameters, where they may be missing or null.
+    /// Takes the connection's own fields out of join parameters, where they may be missing or null. Once this has
+    /// worked, so will [`Shown::enter`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] where they are no object, [`Error::TooLarge`] where they are more than may be shown.
-    pub(super) fn take(&mut self, own: Option<&RawValue>) -> Result<(), Error> {
+    /// [`Error::Invalid`] where they are no object or `person` has an id that cannot be shown, [`Error::TooLarge`]
+    /// where they are more than may be shown.
+    pub(super) fn take(&mut self, person: &Person, own: Option<&RawValue>) -> Result<(), Error> {
+        check_key(&person.id).map_err(|error| Error::Invalid(error.to_string()))?;
         if let Some(own) = own {
             self.own = parse(own.get())?;
         }

@@ -43,11 +43,12 @@ pub enum Error {
     },
 }
 
-/// Whether `key` may stand in a presence map that JavaScript clients read.
+/// Whether `key` may stand in a presence map that JavaScript clients read; for those who want to know before they do
+/// anything else. [`Tracker::track`] asks by itself.
 ///
 /// # Errors
 /// [`Error::Key`].
-fn check_key(key: &str) -> Result<(), Error> {
+pub fn check_key(key: &str) -> Result<(), Error> {
     if NAMES_OF_EVERY_OBJECT.contains(&key) {
         return Err(Error::Key { key: key.to_owned() });
     }

@@ -129,6 +129,58 @@ async fn payloads_that_clients_drop_or_stumble_over_are_refused() {
     server.stop().await;
 }
 
+/// A frame of bytes: its kind, the lengths of its parts, the parts, the data.
+fn bytes(kind: u8, parts: &[&str], data: &[u8]) -> Vec<u8> {
+    let lengths = parts.iter().map(|part| u8::try_from(part.len()).unwrap());
+    let parts = parts.iter().flat_map(|part| part.bytes());
+    std::iter::once(kind).chain(lengths).chain(parts).chain(data.iter().copied()).collect()
+}
+
+/// The event of the next frame that a client of version 1 is shown.
+async fn event_of_v1(client: &mut TestClient) -> String {
+    match client.message().await {
+        Some(Message::Text(text)) => {
+            let frame: Value = serde_json::from_str(text.as_str()).unwrap();
+            frame["event"].as_str().unwrap().to_owned()
+        }
+        other => panic!("expected a text, found {other:?}"),
+    }
+}
+
+/// Reads up to the client's own diff, so that nothing about presence is on its way to it.
+async fn settle(client: &mut TestClient, here: &mut Here, members: usize) {
+    here.until(client, "everybody", |here| here.diffs > 0 && here.keys().len() == members).await;
+}
+
+#[tokio::test]
+async fn bytes_are_passed_on_as_bytes_to_those_who_speak_them() {
+    let (server, _script) = TestServer::start().await;
+    let mut old = TestClient::connect(server.ws("old").replace("vsn=2.0.0", "vsn=1.0.0")).await;
+    old.text(&json!({ "topic": T, "event": "phx_join", "payload": {}, "ref": "1" }).to_string()).await;
+    assert_eq!(event_of_v1(&mut old).await, "phx_reply");
+    let (mut ben, mut bens) = enter(&server, "ben", json!({})).await;
+    settle(&mut ben, &mut bens, 2).await;
+    let (mut ada, _) = enter(&server, "ada", json!({})).await;
+    bens.until(&mut ben, "ada", |here| here.keys().len() == 3).await;
+    let data = [0, 255, 128];
+    ada.send(Message::binary(bytes(0, &["11", "7", T, "ink"], &data))).await;
+    assert_eq!(next(&mut ada).await, json!(["11", "7", T, "phx_reply", ok()]));
+    ben.expect_binary(&bytes(2, &[T, "ink"], &data)).await;
+    ada.send(Message::binary(bytes(0, &["11", "8", T, "presence"], b"{}"))).await;
+    assert_eq!(next(&mut ada).await[4]["response"]["reason"], "invalid");
+    ada.push(T, "shout", json!({ "n": 1 })).await;
+    let heard = within("what is no presence", async {
+        loop {
+            let event = event_of_v1(&mut old).await;
+            if !event.starts_with("presence_") {
+                return event;
+            }
+        }
+    });
+    assert_eq!(heard.await, "shout", "bytes are not for those who speak no binary");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn parameters_may_be_anything_but_ours_are_of_our_types() {
     let (server, _script) = TestServer::start().await;
@@ -198,7 +250,10 @@ async fn a_user_whose_id_would_break_the_others_clients_is_kept_out() {
     for user in ["toString", "hasOwnProperty", "valueOf"] {
         let mut client = TestClient::connect(server.ws(user)).await;
         assert_eq!(join_refused(&mut client, T, json!({})).await, "invalid", "{user}");
+        assert_eq!(join_refused(&mut client, "session:s", json!({})).await, "invalid", "{user}");
     }
+    let mut client = TestClient::connect(server.ws("ada")).await;
+    assert_eq!(join_refused(&mut client, "session:s", json!({ "create": false })).await, "not_found");
     let (_ada, here) = enter(&server, "ada", json!({})).await;
     assert_eq!(here.keys(), ["ada"]);
     server.stop().await;
