@@ -97,13 +97,13 @@ impl<M: Serialize> Serialize for Entry<'_, M> {
     }
 }
 
-/// The members of a topic.
+/// The members of a topic. Boxed, because most topics have a member or two, and a tree has room for more.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    keys: BTreeMap<String, Key>,
+    keys: BTreeMap<Box<str>, Box<Key>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Key {
     metas: Vec<Meta>,
     /// The key's entry as it is sent; made when it is needed, thrown away by a change of the key.
@@ -130,9 +130,12 @@ impl State {
     }
 
     pub(super) fn insert(&mut self, key: &str, meta: Meta) {
-        let entry = self.keys.entry(key.to_owned()).or_default();
-        entry.metas.push(meta);
-        entry.encoded = None;
+        if let Some(entry) = self.keys.get_mut(key) {
+            entry.metas.push(meta);
+            entry.encoded = None;
+        } else {
+            self.keys.insert(key.into(), Box::new(Key { metas: vec![meta], encoded: None }));
+        }
     }
 
     /// Puts `meta` in the place of the meta `old`, which comes back; `None` and no change if that is not there.
@@ -161,18 +164,18 @@ impl State {
     }
 
     pub(super) fn list(&self) -> BTreeMap<String, Vec<Meta>> {
-        self.keys.iter().map(|(key, entry)| (key.clone(), entry.metas.clone())).collect()
+        self.keys.iter().map(|(key, entry)| (key.to_string(), entry.metas.clone())).collect()
     }
 
     /// The whole state as it is sent. `fetch` is asked once, for the keys that have changed since the last time; the
     /// others are copied.
     pub(super) fn encode(&mut self, fetch: &dyn Fn(&[&str]) -> Extras) -> Payload {
         let changed: Vec<&str> =
-            self.keys.iter().filter(|(_, key)| key.encoded.is_none()).map(|(name, _)| name.as_str()).collect();
+            self.keys.iter().filter(|(_, key)| key.encoded.is_none()).map(|(name, _)| &**name).collect();
         if !changed.is_empty() {
             let extras = fetch(&changed);
             for (name, key) in self.keys.iter_mut().filter(|(_, key)| key.encoded.is_none()) {
-                key.encoded = to_raw_value(&Entry { metas: &key.metas, extra: extras.get(name) }).ok();
+                key.encoded = to_raw_value(&Entry { metas: &key.metas, extra: extras.get(&**name) }).ok();
             }
         }
         Payload::json(&self.keys)

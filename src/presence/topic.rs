@@ -12,6 +12,10 @@ use serde_json::{Map, Value};
 use super::state::{Entry, Extras, Meta, State};
 use crate::protocol::Payload;
 
+/// From how many keys on the whole state is kept encoded. Below, it is put together from the keys' own encodings in no
+/// time, and most topics are never asked again.
+const LARGE: usize = 8;
+
 /// What one topic holds.
 #[derive(Debug, Default)]
 pub(super) struct Topic {
@@ -21,7 +25,7 @@ pub(super) struct Topic {
     changes: u64,
     /// How many there were when the state was last handed out.
     given: u64,
-    /// The state as it is sent; made when it is asked for, thrown away by a change.
+    /// The state of a large topic as it is sent; made when it is asked for, thrown away by a change.
     encoded: Option<Arc<Payload>>,
 }
 
@@ -111,8 +115,12 @@ impl Topic {
     /// The whole state as it is sent, pending changes in it.
     pub(super) fn give(&mut self, fetch: &dyn Fn(&[&str]) -> Extras) -> Arc<Payload> {
         self.given = self.changes;
-        let Self { state, encoded, .. } = self;
-        Arc::clone(encoded.get_or_insert_with(|| Arc::new(state.encode(fetch))))
+        if let Some(encoded) = &self.encoded {
+            return Arc::clone(encoded);
+        }
+        let encoded = Arc::new(self.state.encode(fetch));
+        self.encoded = (self.state.len() >= LARGE).then(|| Arc::clone(&encoded));
+        encoded
     }
 
     /// As [`Topic::give`], for readers on this side of the wire.
