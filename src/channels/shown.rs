@@ -138,6 +138,7 @@ pub(super) fn renew(text: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pubsub::PubSub;
 
     #[test]
     fn own_fields_are_measured_as_they_are_shown() {
@@ -147,6 +148,19 @@ mod tests {
         assert!(parse(&fits).is_ok());
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_OWN - 7));
         assert!(matches!(parse(&large), Err(Error::TooLarge(_))));
+    }
+
+    #[test]
+    fn who_cannot_be_shown_is_refused_before_anything_else() {
+        let mut shown = Shown::new(&Stage::new(Tracker::new(PubSub::new()), "a"));
+        let person = |id: &str| Person { id: id.to_owned(), name: "x".to_owned() };
+        for id in ["__proto__", "constructor", "prototype"] {
+            assert!(matches!(shown.take(&person(id), None), Err(Error::Invalid(_))), "{id}");
+        }
+        let own = RawValue::from_string(r#"{"color":"red","name":"Eve"}"#.to_owned()).unwrap();
+        shown.take(&person("u1"), Some(&own)).unwrap();
+        let meta = shown.meta(&person("u1"));
+        assert_eq!((&meta["color"], &meta["name"], &meta["node"]), (&"red".into(), &"x".into(), &"a".into()));
     }
 
     #[test]

@@ -16,27 +16,13 @@ pub use self::{
 };
 
 /// Keys that are something else already in an object of JavaScript, where older clients look for them.
-const NAMES_OF_EVERY_OBJECT: [&str; 13] = [
-    "__defineGetter__",
-    "__defineSetter__",
-    "__lookupGetter__",
-    "__lookupSetter__",
-    "__proto__",
-    "constructor",
-    "hasOwnProperty",
-    "isPrototypeOf",
-    "propertyIsEnumerable",
-    "prototype",
-    "toLocaleString",
-    "toString",
-    "valueOf",
-];
+const NAMES_OF_OBJECTS: [&str; 3] = ["__proto__", "constructor", "prototype"];
 
 /// Why a presence is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The key would break the clients of everybody on the topic.
-    #[error("{key:?} cannot be a presence key, since it is a name that every JavaScript object has: use another one")]
+    #[error("{key:?} cannot be a presence key, since JavaScript objects have it already: use another one")]
     Key {
         /// The key.
         key: String,
@@ -49,7 +35,7 @@ pub enum Error {
 /// # Errors
 /// [`Error::Key`].
 pub fn check_key(key: &str) -> Result<(), Error> {
-    if NAMES_OF_EVERY_OBJECT.contains(&key) {
+    if NAMES_OF_OBJECTS.contains(&key) {
         return Err(Error::Key { key: key.to_owned() });
     }
     Ok(())

@@ -83,15 +83,15 @@ fn without_a_task_every_change_is_published_at_once() {
 }
 
 #[test]
-fn names_that_every_object_of_javascript_has_are_no_keys() {
+fn names_that_objects_of_javascript_have_already_are_no_keys() {
     let tracker = Tracker::new(PubSub::new());
-    for key in ["__proto__", "constructor", "prototype", "toString", "hasOwnProperty", "valueOf"] {
+    for key in ["__proto__", "constructor", "prototype"] {
         let refused = tracker.track("t", key, &Map::new()).err().unwrap();
         assert_eq!(refused, Error::Key { key: key.to_owned() });
         assert!(refused.to_string().contains(key));
     }
     assert!(tracker.inner.topics.is_empty());
-    assert!(tracker.track("t", "tostring", &Map::new()).is_ok());
+    assert!(tracker.track("t", "Constructor", &Map::new()).is_ok());
 }
 
 #[test]

@@ -250,10 +250,10 @@ async fn k105_keys_are_strings_and_numbers_become_strings() {
 }
 
 #[tokio::test]
-async fn keys_that_are_names_of_every_object_are_refused_whoever_tracks() {
+async fn keys_that_objects_have_already_are_refused_whoever_tracks() {
     let app = App::start().await;
     let mut client = connect(&app).await;
-    for key in ["__proto__", "constructor", "prototype", "toString"] {
+    for key in ["__proto__", "constructor", "prototype"] {
         client.frame(json!(["11", "1", T, "phx_join", { "user": key }])).await;
         let reply = client.next().await;
         assert_eq!((&reply[4]["status"], &reply[4]["response"]["reason"]), (&"error".into(), &"invalid".into()));

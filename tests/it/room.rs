@@ -247,13 +247,6 @@ async fn a_user_whose_id_would_break_the_others_clients_is_kept_out() {
     for user in ["__proto__", "constructor", "prototype"] {
         assert_eq!(TestClient::refused(server.ws(user)).await, 403, "{user}");
     }
-    for user in ["toString", "hasOwnProperty", "valueOf"] {
-        let mut client = TestClient::connect(server.ws(user)).await;
-        assert_eq!(join_refused(&mut client, T, json!({})).await, "invalid", "{user}");
-        assert_eq!(join_refused(&mut client, "session:s", json!({})).await, "invalid", "{user}");
-    }
-    let mut client = TestClient::connect(server.ws("ada")).await;
-    assert_eq!(join_refused(&mut client, "session:s", json!({ "create": false })).await, "not_found");
     let (_ada, here) = enter(&server, "ada", json!({})).await;
     assert_eq!(here.keys(), ["ada"]);
     server.stop().await;
