@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rejoin::protocol::codes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio_tungstenite::{client_async, tungstenite::Message};
@@ -291,12 +292,19 @@ async fn a_slow_reader_is_given_the_state_anew() {
     server.stop().await;
 }
 
+/// Lets this process hold as many connections as it may; what it begins with is too few for a crowd on some systems.
+fn raise_the_limit_of_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
 /// The shortest time between two diffs of a topic.
 const WINDOW: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_members_see_each_other_in_few_diffs() {
     const MEMBERS: usize = 500;
+    raise_the_limit_of_files();
     let (server, _script) = TestServer::start().await;
     let mut clients = Vec::new();
     for number in 0..MEMBERS {
