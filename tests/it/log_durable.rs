@@ -190,7 +190,8 @@ async fn l10_a_join_in_the_middle_of_a_long_answer_is_cheap() {
     let chunks = db.number("SELECT count(*) FROM chunks").await;
     let after = db.number("SELECT count(*) FROM events WHERE seq > (SELECT max(upto) FROM chunks)").await;
     println!("l10: {deltas} deltas; a join reads {chunks} chunks and {after} deltas");
-    assert!(deltas == 5_000 && (2..=62).contains(&chunks), "{deltas} {chunks}");
+    // One at least, and at most one every 8 KiB: a disk that is slow makes fewer and larger ones.
+    assert!(deltas == 5_000 && (1..=62).contains(&chunks), "{deltas} {chunks}");
     assert!(after <= 82, "less than a chunk: {after}");
     let bytes = db.number("SELECT sum(length(parts)) FROM chunks").await;
     assert!(bytes < 510_000, "nothing rewrites what has grown: {bytes}");
