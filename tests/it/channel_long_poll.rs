@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     channel_app::App,
     support::{
+        raw,
         server::TestServer,
         ws::{LIMIT, ok, until, within},
     },
@@ -302,7 +303,7 @@ async fn l113_of_a_hundred_and_one_lines_a_hundred_are_handled() {
 #[tokio::test]
 async fn l114_who_posts_and_does_not_poll_waits_and_is_told_and_loses_nothing() {
     let options = channel::Options { max_queue_bytes: 1_000, ..Default::default() };
-    let transport = transport::Options { poll_window: Duration::from_millis(500), ..Default::default() };
+    let transport = transport::Options { poll_window: Duration::from_secs(2), ..Default::default() };
     let app = App::start_with(options, transport).await;
     let poller = Poller::open(&app).await;
     poller.join(T).await;
@@ -324,6 +325,36 @@ async fn l114_who_posts_and_does_not_poll_waits_and_is_told_and_loses_nothing() 
     assert!(answers.iter().all(|frame| frame[4]["response"]["pad"] == pad));
     poller.frames(&[json!(["11", "last", T, "echo", {}])]).await;
     assert_eq!(poller.fetch(1).await[0][1], "last");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_the_one_before_it() {
+    let app = App::start().await;
+    let poller = Poller::open(&app).await;
+    let beat = |reference: &str| json!([null, reference, "phoenix", "heartbeat", {}]).to_string();
+    let first = beat("first");
+    let request = format!(
+        "POST /socket/longpoll?vsn=2.0.0&token={} HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-ndjson\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        poller.token,
+        first.len()
+    );
+    // The server says so when it begins to read the body.
+    let (mut stream, head) = raw::ask(app.address, &request).await;
+    assert_eq!(raw::status(&head), 100);
+    let second = {
+        let (poller, body) = (poller.clone(), beat("second"));
+        tokio::spawn(async move { poller.post(body).await.ok() })
+    };
+    let mut second = std::pin::pin!(second);
+    let early = tokio::time::timeout(Duration::from_millis(200), second.as_mut()).await;
+    assert!(early.is_err(), "the second batch overtook the first");
+    stream.write_all(first.as_bytes()).await.unwrap();
+    assert_eq!(within("the second batch", second).await.unwrap(), json!({ "status": 200 }));
+    let refs: Vec<Value> = poller.fetch(2).await.iter().map(|frame| frame[1].clone()).collect();
+    assert_eq!(refs, ["first", "second"]);
+    drop(stream);
     app.stop().await;
 }
 
