@@ -1,174 +1,23 @@
-//! Long-polling on the wire: what each request is answered, when a session ends, and what none of it loses.
+//! What each request is answered, and what of it is lost: nothing.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use futures::future::Either;
-use rejoin::{
-    channel::{self, Leave},
-    pubsub::Kind,
-    transport,
-};
-use reqwest::{Method, RequestBuilder, Response, header::HeaderMap};
+use rejoin::{channel, pubsub::Kind, transport};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    task::JoinHandle,
 };
 
+use super::{NDJSON, Poller, T, read, send, with_window};
 use crate::{
     channel_app::App,
     support::{
         raw,
-        server::TestServer,
-        ws::{LIMIT, ok, until, within},
+        ws::{ok, within},
     },
 };
-
-const T: &str = "room:a";
-const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
-
-/// An answer, whole.
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Answer {
-    async fn read(answer: Response) -> Self {
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Self { status, headers, body: answer.text().await.unwrap() }
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().unwrap())
-    }
-
-    /// The JSON of an answer as all are.
-    fn json(&self) -> Value {
-        assert_eq!(self.header("content-type"), Some("application/json; charset=utf-8"));
-        assert_eq!(self.header("cache-control"), Some("no-store"));
-        assert_eq!(self.header("access-control-allow-origin"), Some("*"));
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    /// The same, of an answer that worked as far as HTTP knows.
-    fn ok(&self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.body);
-        self.json()
-    }
-}
-
-async fn send(request: RequestBuilder) -> Answer {
-    Answer::read(within("an answer", request.send()).await.unwrap()).await
-}
-
-/// A client of one session.
-#[derive(Clone)]
-struct Poller {
-    client: reqwest::Client,
-    base: String,
-    token: String,
-}
-
-impl Poller {
-    /// A client that has no session yet.
-    fn new(address: SocketAddr, query: &str) -> Self {
-        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
-        Self { client, base: format!("http://{address}/socket/longpoll?{query}"), token: String::new() }
-    }
-
-    /// A client with a session, that speaks version 2.
-    async fn open(app: &App) -> Self {
-        Self::new(app.address, "vsn=2.0.0&").opened().await
-    }
-
-    async fn opened(mut self) -> Self {
-        let opened = send(self.client.get(&self.base)).await.ok();
-        self.token = opened["token"].as_str().unwrap().to_owned();
-        assert_eq!(opened, json!({ "status": 410, "token": self.token, "messages": [] }));
-        self
-    }
-
-    fn request(&self, method: Method) -> RequestBuilder {
-        self.client.request(method, format!("{}&token={}", self.base, self.token))
-    }
-
-    async fn poll(&self) -> Value {
-        send(self.request(Method::GET)).await.ok()
-    }
-
-    /// A poll that waits at the server by now: one before it was answered because this one came.
-    async fn parked(&self) -> JoinHandle<Value> {
-        let poll = || {
-            let poller = self.clone();
-            tokio::spawn(async move { poller.poll().await })
-        };
-        let answered = within("one of the polls", futures::future::select(poll(), poll())).await;
-        let (Either::Left((first, other)) | Either::Right((first, other))) = answered;
-        assert_eq!(first.unwrap(), json!({ "status": 204, "token": self.token, "messages": [] }));
-        other
-    }
-
-    async fn post(&self, body: impl Into<reqwest::Body>) -> Answer {
-        send(self.request(Method::POST).header(NDJSON.0, NDJSON.1).body(body)).await
-    }
-
-    /// Posts frames, and expects them to be taken.
-    async fn frames(&self, frames: &[Value]) {
-        let lines: Vec<String> = frames.iter().map(Value::to_string).collect();
-        assert_eq!(self.post(lines.join("\n")).await.ok(), json!({ "status": 200 }));
-    }
-
-    /// Polls until `count` frames are here.
-    async fn fetch(&self, count: usize) -> Vec<Value> {
-        let mut frames = Vec::new();
-        within("frames", async {
-            while frames.len() < count {
-                frames.extend(read(&self.poll().await));
-            }
-        })
-        .await;
-        assert_eq!(frames.len(), count, "{frames:?}");
-        frames
-    }
-
-    /// Polls until this frame is here; what comes beside it is dropped.
-    async fn fetch_until(&self, which: impl Fn(&Value) -> bool) -> Value {
-        within("a frame", async {
-            loop {
-                if let Some(frame) = read(&self.poll().await).into_iter().find(&which) {
-                    return frame;
-                }
-            }
-        })
-        .await
-    }
-
-    /// Joins, and fetches what follows.
-    async fn join(&self, topic: &str) {
-        self.frames(&[json!(["11", "1", topic, "phx_join", {}])]).await;
-        let events: Vec<Value> = self.fetch(3).await.iter().map(|frame| frame[3].clone()).collect();
-        assert_eq!(events, ["phx_reply", "user_entered", "joined"]);
-    }
-}
-
-/// The frames of an answer, each a string.
-fn read(answer: &Value) -> Vec<Value> {
-    assert!(answer["status"] == 200 || answer["status"] == 204, "{answer}");
-    let messages = answer["messages"].as_array().unwrap().iter();
-    messages.map(|message| serde_json::from_str(message.as_str().unwrap()).unwrap()).collect()
-}
-
-/// An app whose polls wait for this long.
-async fn with_window(window: Duration) -> App {
-    let options = transport::Options { poll_window: window, ..Default::default() };
-    App::start_with(channel::Options::default(), options).await
-}
 
 #[tokio::test]
 async fn l109_a_get_opens_a_session() {
@@ -388,62 +237,6 @@ async fn l115_whoever_may_not_connect_is_told_by_http_200() {
 }
 
 #[tokio::test]
-async fn l116_a_session_that_is_not_polled_ends_with_its_channels() {
-    let window = Duration::from_millis(300);
-    let app = with_window(window).await;
-    let poller = Poller::open(&app).await;
-    poller.join(T).await;
-    // As long as it is polled it lives, however long that is.
-    for _ in 0..3 {
-        assert_eq!(poller.poll().await["status"], 204);
-    }
-    let begun = Instant::now();
-    until("the session to end", || app.state.connections().count() == 0).await;
-    assert!(begun.elapsed() >= window, "{:?}", begun.elapsed());
-    until("its channel to end", || app.hooks.ended(T) == [Leave::Closed]).await;
-    assert_eq!(poller.post("[]").await.ok(), json!({ "status": 410 }));
-    let anew = poller.poll().await;
-    assert!(anew["status"] == 410 && anew["token"] != poller.token.as_str(), "{anew}");
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn l116_posts_are_no_polls() {
-    let app = with_window(Duration::from_millis(200)).await;
-    let poller = Poller::open(&app).await;
-    let gone = within("the end of the session", async {
-        loop {
-            let answer = poller.post(json!([null, "1", "phoenix", "heartbeat", {}]).to_string()).await.ok();
-            if answer["status"] != 200 {
-                return answer;
-            }
-        }
-    })
-    .await;
-    assert_eq!(gone, json!({ "status": 410 }));
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn l117_a_disconnect_ends_a_poll_that_waits_and_the_next_one() {
-    let app = App::start().await;
-    let poller = Poller::new(app.address, "vsn=2.0.0&user_id=u1").opened().await;
-    let other = Poller::new(app.address, "vsn=2.0.0&user_id=u2").opened().await;
-    poller.frames(&[json!(["11", "1", T, "phx_join", {}])]).await;
-    poller.fetch(3).await;
-    let waiting = poller.parked().await;
-    assert_eq!(app.state.connections().disconnect(|identity| identity.person.id == "u1"), 1);
-    assert_eq!(within("the poll", waiting).await.unwrap(), json!({ "status": 410, "messages": [] }));
-    until("the session to go", || app.state.connections().count() == 1).await;
-    until("its channel to end", || app.hooks.ended(T) == [Leave::Closed]).await;
-    assert_eq!(poller.poll().await["status"], 410);
-    assert_eq!(poller.post("[]").await.ok(), json!({ "status": 410 }));
-    other.frames(&[json!([null, "1", "phoenix", "heartbeat", {}])]).await;
-    other.fetch(1).await;
-    app.stop().await;
-}
-
-#[tokio::test]
 async fn l118_a_browser_may_ask_before_and_other_methods_are_refused() {
     let app = App::start().await;
     let poller = Poller::new(app.address, "vsn=2.0.0");
@@ -552,78 +345,4 @@ async fn a_client_that_does_not_poll_falls_behind_and_costs_a_bounded_amount() {
     })
     .await;
     app.stop().await;
-}
-
-#[tokio::test]
-async fn a_body_that_is_no_frame_ends_the_session_and_says_why() {
-    let options = transport::Options { max_body_bytes: 600_000, ..Default::default() };
-    let app = App::start_with(channel::Options::default(), options).await;
-    let frame = |bytes: usize| json!([null, "1", "phoenix", "heartbeat", { "pad": "x".repeat(bytes) }]).to_string();
-    for (body, status) in [
-        ("{}".to_owned(), 400),
-        ("[1,2]".to_owned(), 400),
-        ("[".to_owned(), 400),
-        ("not base64!".to_owned(), 400),
-        ("AAEC".to_owned(), 400),
-        (frame(300_000), 413),
-        (vec![frame(200_000); 4].join("\n"), 413),
-    ] {
-        let poller = Poller::open(&app).await;
-        poller.join(T).await;
-        let waiting = poller.parked().await;
-        let answer = poller.post(body.clone()).await;
-        let (told, shown) = (answer.json(), body.get(..20).unwrap_or(&body));
-        assert_eq!((answer.status, &told["status"]), (status, &status.into()), "{shown}");
-        assert!(told["reason"].as_str().is_some_and(|reason| reason.len() > 10), "{told}");
-        assert_eq!(within("the poll", waiting).await.unwrap()["status"], 410, "{shown}");
-        assert_eq!(poller.post(frame(1)).await.ok(), json!({ "status": 410 }), "{shown}");
-    }
-    assert_eq!(Poller::open(&app).await.post("[9\n".repeat(200)).await.status, 400);
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn g76_a_drain_shows_a_last_frame_and_ends_the_session() {
-    let app = App::start().await;
-    let (poller, bare, away) = (Poller::open(&app).await, Poller::open(&app).await, Poller::open(&app).await);
-    for poller in [&poller, &away] {
-        poller.frames(&[json!(["11", "1", "log:a", "phx_join", {}])]).await;
-        poller.fetch(1).await;
-    }
-    let (waiting, bare_waits) = (poller.parked().await, bare.parked().await);
-    let connections = app.state.connections().clone();
-    let drain = tokio::spawn(async move { connections.drain(Duration::ZERO, |_| false).await });
-    let last = read(&within("the poll", waiting).await.unwrap());
-    assert_eq!(last.iter().map(|frame| &frame[3]).collect::<Vec<_>>(), ["draining"]);
-    assert_eq!(within("the poll", bare_waits).await.unwrap(), json!({ "status": 410, "messages": [] }));
-    assert_eq!(poller.poll().await, json!({ "status": 410, "messages": [] }));
-    // The application's own token names no session: this client begins, and is to come back later.
-    for query in ["vsn=2.0.0", "token=jwt&vsn=2.0.0"] {
-        let anew = Poller::new(app.address, query);
-        let answer = send(anew.client.get(&anew.base)).await;
-        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{query}");
-        assert_eq!(answer.json(), json!({ "status": 500 }));
-    }
-    // The client that is away has a moment to come for its last frame; then nobody waits for it.
-    let drained = within("the drain", drain).await.unwrap();
-    assert_eq!((drained.told, drained.left), (3, 0));
-    app.stop().await;
-}
-
-#[tokio::test]
-async fn a_session_of_chat_is_served_over_requests_and_ends_with_the_server() {
-    let (server, script) = TestServer::start().await;
-    let poller = Poller::new(server.server.address(), "user_id=ada&name=Ada&vsn=2.0.0&").opened().await;
-    poller.frames(&[json!(["1", "1", "session:s1", "phx_join", {}])]).await;
-    let joined = poller.fetch_until(|frame| frame[1] == "1").await;
-    assert_eq!(joined[4]["response"]["replay"]["mode"], "snapshot", "{joined}");
-    poller.frames(&[json!(["1", "2", "session:s1", "send", { "text": "hi", "answer": false }])]).await;
-    let sent = poller.fetch_until(|frame| frame[1] == "2").await;
-    assert_eq!(sent[4]["status"], "ok", "{sent}");
-    assert_eq!(server.server.connections().count(), 1);
-    drop(script);
-    let waiting = poller.parked().await;
-    within("the server to stop", Box::pin(server.stop())).await;
-    let last = within("the poll", waiting).await.unwrap();
-    assert!(last["status"] == 410 || last.to_string().contains("draining"), "{last}");
 }
