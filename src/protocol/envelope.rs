@@ -1,4 +1,5 @@
-//! What the text encodings share: the five parts of a frame as they were written, and how they are read.
+//! What the encodings share: the five parts of a frame as they were written, how they are read and how large they may
+//! be.
 //!
 //! Knows neither brackets nor keys. Its invariant: whatever cannot be handled is found before the payload is
 //! copied, and refs and topic are known by then, so that it can be answered.
@@ -51,7 +52,8 @@ impl Envelope<'_> {
     }
 }
 
-fn check(join_ref: &Ref, reference: &Ref, topic: &Topic, event: &str) -> Result<(), Fault> {
+/// Whether the parts of a frame keep to their limits.
+pub(super) fn check(join_ref: &Ref, reference: &Ref, topic: &Topic, event: &str) -> Result<(), Fault> {
     let topic = match topic {
         Topic::Name(text) | Topic::Other(text) => text.len(),
     };

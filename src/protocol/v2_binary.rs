@@ -7,7 +7,12 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{Error, Frame, MAX_BINARY_PART, Payload, Ref, Topic, Wire, envelope::quote, error::Refused, scan};
+use super::{
+    Error, Frame, MAX_BINARY_PART, Payload, Ref, Topic, Wire,
+    envelope::{self, quote},
+    error::{Fault, Refused},
+    scan,
+};
 
 const PUSH: u8 = 0;
 const REPLY: u8 = 1;
@@ -30,13 +35,22 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Error> {
 fn push_frame(mut rest: Reader<'_>) -> Result<Frame, Error> {
     let lengths = [rest.byte()?, rest.byte()?, rest.byte()?, rest.byte()?];
     let [join_ref, reference, topic, event] = rest.texts(lengths)?;
-    Ok(Frame {
-        join_ref: read_ref(join_ref),
-        reference: read_ref(reference),
-        topic: Topic::name(topic),
-        event: event.to_owned(),
-        payload: Payload::Binary(Bytes::copy_from_slice(rest.0)),
-    })
+    finish(join_ref, reference, topic, event, || Ok(Payload::Binary(Bytes::copy_from_slice(rest.0))))
+}
+
+/// The frame of these parts. A ref may be larger as JSON than it was.
+fn finish(
+    join_ref: &str,
+    reference: &str,
+    topic: &str,
+    event: &str,
+    payload: impl FnOnce() -> Result<Payload, Fault>,
+) -> Result<Frame, Error> {
+    let (join_ref, reference, topic) = (read_ref(join_ref), read_ref(reference), Topic::name(topic));
+    match envelope::check(&join_ref, &reference, &topic, event).and_then(|()| payload()) {
+        Ok(payload) => Ok(Frame { join_ref, reference, topic, event: event.to_owned(), payload }),
+        Err(fault) => Err(Error::Refused(Box::new(Refused { join_ref, reference, topic, fault }))),
+    }
 }
 
 /// A broadcast under the client's own name for it, with JSON inside; it arrives as that service's clients send it as
@@ -51,15 +65,9 @@ fn user_broadcast(mut rest: Reader<'_>) -> Result<Frame, Error> {
     let text = std::str::from_utf8(rest.0).map_err(|_| Error::Layout("the payload is not UTF-8"))?;
     let data = json(text, "the payload is not JSON")?;
     let meta = if meta.is_empty() { None } else { Some(json(meta, "the metadata is not JSON")?) };
-    let (join_ref, reference, topic) = (read_ref(join_ref), read_ref(reference), Topic::name(topic));
-    let kept = scan::keep(data).and_then(|data| Ok((data, meta.map(scan::keep).transpose()?)));
-    match kept {
-        Ok((data, meta)) => {
-            let payload = user_payload(event, &data, meta.as_ref());
-            Ok(Frame { join_ref, reference, topic, event: USER_BROADCAST_EVENT.to_owned(), payload })
-        }
-        Err(fault) => Err(Error::Refused(Box::new(Refused { join_ref, reference, topic, fault }))),
-    }
+    finish(join_ref, reference, topic, USER_BROADCAST_EVENT, || {
+        Ok(user_payload(event, &scan::keep(data)?, meta.map(scan::keep).transpose()?.as_ref()))
+    })
 }
 
 fn user_payload(event: &str, data: &Payload, meta: Option<&Payload>) -> Payload {

@@ -29,6 +29,7 @@ fn main() {
                 files.filter(|input| input.len() <= MAX_BYTES).map(|input| (input.len(), input)).collect();
             let step = sorted.len().div_ceil(MAX_INPUTS).max(1);
             let lines: Vec<String> = sorted.into_iter().step_by(step).map(|(_, input)| hex(&input) + "\n").collect();
+            fs::create_dir_all(kept.parent().unwrap()).unwrap();
             fs::write(&kept, lines.concat()).unwrap();
         }
         other => panic!("{other} is neither unpack nor pack"),
