@@ -29,7 +29,7 @@ pub use serializer::Serializer;
 pub use wire::{Text, Wire};
 
 /// The largest `ref` or `join_ref`, in bytes of JSON text.
-pub const MAX_REF_BYTES: usize = 256;
+pub const MAX_REF_BYTES: usize = 512;
 /// The largest topic, in bytes.
 pub const MAX_TOPIC_BYTES: usize = 1024;
 /// The largest event name, in bytes.

@@ -163,7 +163,7 @@ fn parts_are_bounded_and_the_answer_says_so() {
 
 #[test]
 fn a_ref_in_bytes_is_bounded_as_it_is_in_text() {
-    let frame = |kind: u8, tail: &[u8]| [&[kind, 60, 0, 1, 1][..], tail, &[1; 60], b"te{}"].concat();
+    let frame = |kind: u8, tail: &[u8]| [&[kind, 90, 0, 1, 1][..], tail, &[1; 90], b"te{}"].concat();
     for bytes in [frame(0, &[]), frame(3, &[0, 1])] {
         let Err(Error::Refused(refused)) = Serializer::V2.decode_binary(&bytes) else { panic!("it was taken") };
         assert!(refused.reply().response.as_json().unwrap().contains("\"too_large\""));
