@@ -20,6 +20,7 @@ mod cli;
 mod config;
 mod conformance;
 mod database_file;
+mod fuzz_corpus;
 mod hostile;
 mod http_api;
 mod kill;
