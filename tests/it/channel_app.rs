@@ -21,9 +21,12 @@ use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    form::Form,
-    ws::{TestClient, within},
+use crate::{
+    real_clients::foreign,
+    support::{
+        form::Form,
+        ws::{TestClient, within},
+    },
 };
 
 /// What the channels of one app share with its test.
@@ -123,8 +126,9 @@ impl App {
 }
 
 fn router(hooks: &Arc<Hooks>, presence: &Tracker) -> Router {
+    let router = foreign::routes(Router::new(), presence);
     let (rooms, logs, control, presence) = (Arc::clone(hooks), Arc::clone(hooks), Arc::clone(hooks), presence.clone());
-    Router::new()
+    router
         .route("room:*", move || Box::new(Room { hooks: Arc::clone(&rooms) }))
         .route("__absinthe__:control", move || Box::new(Room { hooks: Arc::clone(&control) }))
         .route("log:*", move || Box::new(Log { hooks: Arc::clone(&logs) }))

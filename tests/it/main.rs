@@ -29,6 +29,7 @@ mod long_poll;
 mod ownership_lease;
 mod ownership_turns;
 mod presence;
+mod real_clients;
 mod room;
 mod session_basics;
 mod session_contract;
