@@ -13,7 +13,7 @@ use rejoin::{
 use serde_json::value::RawValue;
 
 /// Version 1, as text and as bytes.
-pub fn v1(data: &[u8]) {
+pub(crate) fn v1(data: &[u8]) {
     let as_bytes = Serializer::V1.decode_binary(data);
     let Ok(text) = std::str::from_utf8(data) else {
         assert!(as_bytes.is_err());
@@ -25,19 +25,19 @@ pub fn v1(data: &[u8]) {
 }
 
 /// Version 2 as text.
-pub fn v2_text(data: &[u8]) {
+pub(crate) fn v2_text(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         read(Serializer::V2, Serializer::V2.decode_text(text));
     }
 }
 
 /// Version 2 as bytes.
-pub fn v2_binary(data: &[u8]) {
+pub(crate) fn v2_binary(data: &[u8]) {
     read(Serializer::V2, Serializer::V2.decode_binary(data));
 }
 
 /// The query of a request.
-pub fn params(data: &[u8]) {
+pub(crate) fn params(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
     let Ok(params) = Params::parse(query) else { return };
     for key in ["vsn", "user_id", "a", ""] {
@@ -54,7 +54,7 @@ fn size(param: &Param) -> usize {
 }
 
 /// The body of a long-poll request.
-pub fn long_poll(data: &[u8]) {
+pub(crate) fn long_poll(data: &[u8]) {
     const MAX_BYTES: usize = 4_096;
     let mut count = 0;
     for line in lines(data, MAX_BYTES) {
