@@ -61,6 +61,27 @@ pub fn is_client_id(id: &str) -> bool {
     !id.is_empty() && id.chars().count() <= 128 && !id.chars().any(char::is_control)
 }
 
+/// Whether JavaScript objects have something under this name already, where clients that keep people or topics in
+/// objects find it.
+pub fn is_name_of_objects(text: &str) -> bool {
+    const NAMES: [&str; 13] = [
+        "__proto__",
+        "constructor",
+        "prototype",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "toLocaleString",
+        "toString",
+        "valueOf",
+        "__defineGetter__",
+        "__defineSetter__",
+        "__lookupGetter__",
+        "__lookupSetter__",
+    ];
+    NAMES.contains(&text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,7 +60,7 @@ pub fn check_user_id(id: &str) -> Result<(), String> {
     if !ids::is_client_id(id) {
         return Err("user_id must have 1 to 128 characters, none of them a control character".to_owned());
     }
-    if id.starts_with("agent:") || matches!(id, "__proto__" | "constructor" | "prototype") {
+    if id.starts_with("agent:") || ids::is_name_of_objects(id) {
         return Err(format!("user_id {id:?} is reserved: choose another one"));
     }
     Ok(())

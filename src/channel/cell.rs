@@ -38,12 +38,16 @@ pub struct Cell {
     bell: Notify,
     /// Rung when the channel has ended.
     ended: Notify,
+    /// Rung when no answer is owed any more.
+    answered: Notify,
 }
 
 #[derive(Default)]
 struct Inbox {
     items: VecDeque<Item>,
     parked: Option<Box<Server>>,
+    /// Pushes that were handled and are to be answered later.
+    unanswered: usize,
     /// The gate has something to repair.
     repair: bool,
     /// Another channel takes this one's place.
@@ -104,6 +108,7 @@ impl Cell {
             inbox: Mutex::default(),
             bell: Notify::new(),
             ended: Notify::new(),
+            answered: Notify::new(),
         });
         if let Some(old) = &replaced {
             old.kill();
@@ -237,6 +242,33 @@ impl Cell {
         loop {
             let rung = self.ended.notified();
             if self.inbox().ended {
+                return;
+            }
+            rung.await;
+        }
+    }
+
+    /// A push that is handled will be answered later.
+    pub(super) fn owe_answer(&self) {
+        self.inbox().unanswered += 1;
+    }
+
+    /// It was answered, or never will be.
+    pub(super) fn settle_answer(&self) {
+        let mut inbox = self.inbox();
+        inbox.unanswered -= 1;
+        let none = inbox.unanswered == 0;
+        drop(inbox);
+        if none {
+            self.answered.notify_waiters();
+        }
+    }
+
+    /// For the task: waits until every push that was handled is answered. Cancel safe.
+    pub(super) async fn answered(&self) {
+        loop {
+            let rung = self.answered.notified();
+            if self.inbox().unanswered == 0 {
                 return;
             }
             rung.await;

@@ -3,7 +3,10 @@
 //! Knows the channel's cell, no transport. Everything it sends goes into the connection's bounded outbox; what is
 //! pushed during a join waits for the reply, since that is the first frame of a channel.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::time::Instant;
 
@@ -119,7 +122,7 @@ impl Context {
     /// The way to answer the push that is being handled after it was handled; the handler then says
     /// [`super::Next::NoReply`].
     pub fn reply_later(&self) -> ReplyHandle {
-        ReplyHandle { cell: Arc::clone(&self.cell), reference: self.reference.clone() }
+        ReplyHandle { owed: Arc::new(Owed::new(&self.cell)), reference: self.reference.clone() }
     }
 
     /// Closes the whole connection.
@@ -128,16 +131,43 @@ impl Context {
     }
 }
 
-/// Answers one push, at any time and as often as it likes. Clones answer the same push.
+/// Answers one push, at any time and as often as it likes. Clones answer the same push. A client that leaves is let go
+/// when what it asked before is answered, or nobody is left to answer it, or its time is up.
 #[derive(Clone)]
 pub struct ReplyHandle {
-    cell: Arc<Cell>,
+    owed: Arc<Owed>,
     reference: Ref,
+}
+
+/// An answer that is still to be given; dropping it gives it up.
+struct Owed {
+    cell: Arc<Cell>,
+    given: AtomicBool,
+}
+
+impl Owed {
+    fn new(cell: &Arc<Cell>) -> Self {
+        cell.owe_answer();
+        Self { cell: Arc::clone(cell), given: AtomicBool::new(false) }
+    }
+
+    fn settle(&self) {
+        if !self.given.swap(true, Ordering::Relaxed) {
+            self.cell.settle_answer();
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.settle();
+    }
 }
 
 impl ReplyHandle {
     /// Queues an answer. Without effect once the channel has ended.
     pub fn send(&self, reply: &Reply) {
-        self.cell.reply_late(&self.reference, reply);
+        self.owed.cell.reply_late(&self.reference, reply);
+        self.owed.settle();
     }
 }

@@ -121,6 +121,11 @@ impl Host {
         tokio::time::timeout(limit, self.inner.tasks.wait()).await.is_ok()
     }
 
+    /// Whether anybody serves `topic`.
+    pub fn serves(&self, topic: &str) -> bool {
+        self.inner.router.serves(topic)
+    }
+
     pub(super) fn open(&self, topic: &str) -> Option<Box<dyn Channel>> {
         self.inner.router.open(topic)
     }

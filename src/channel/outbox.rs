@@ -20,8 +20,10 @@ use crate::protocol::{
     codes::{CloseCode, close},
 };
 
-/// How many times the limit may wait before the connection is given up.
+/// How many times the limit may wait before the connection is given up, and how much at least: a page of a log, and what
+/// is answered beside it, must find room however small the limit.
 const OVERRUN: usize = 4;
+const MIN_OVERRUN_BYTES: usize = 4 * 1024 * 1024;
 /// What a queued message costs beside its bytes.
 const ENTRY_BYTES: usize = 48;
 
@@ -110,7 +112,9 @@ impl Outbox {
         if queue.closed.is_some() {
             return;
         }
-        if queue.bytes > self.shared.max_bytes.saturating_mul(OVERRUN) {
+        // A message that was taken because nothing else waited may be of any size.
+        let others = queue.bytes.saturating_sub(queue.waiting.front().map_or(0, cost));
+        if others > self.shared.max_bytes.saturating_mul(OVERRUN).max(MIN_OVERRUN_BYTES) {
             drop(queue);
             self.close(close::POLICY, "too much waits to be read");
             return;
@@ -313,7 +317,7 @@ mod tests {
     fn several_limits_waiting_close_the_connection() {
         let outbox = Outbox::new(100);
         for _ in 0..10 {
-            outbox.push(wire(100));
+            outbox.push(wire(MIN_OVERRUN_BYTES / 4));
         }
         let Next::Close(closing) = outbox.next() else { panic!("it is open") };
         assert_eq!(closing.code, close::POLICY);

@@ -37,6 +37,11 @@ impl Router {
         self
     }
 
+    /// Whether anybody serves `topic`.
+    pub fn serves(&self, topic: &str) -> bool {
+        self.routes.iter().any(|(pattern, _)| pattern.matches(topic))
+    }
+
     /// A new channel for `topic`, if anybody serves it.
     pub fn open(&self, topic: &str) -> Option<Box<dyn Channel>> {
         let matching = self.routes.iter().find(|(pattern, _)| pattern.matches(topic));

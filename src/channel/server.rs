@@ -181,7 +181,7 @@ impl Server {
                 self.handle_in(&event, payload).await
             }
             Item::Out(message) => self.handle_out(&message).await,
-            Item::Leave { reference } => Some(End::Left(reference)),
+            Item::Leave { reference } => Some(leave(&self.cell, self.cx.deadline(), reference).await),
             Item::Closed => Some(End::Closed),
             Item::End(Control::Close) => Some(End::Stopped),
             Item::End(Control::Restart) => Some(End::Restarted),
@@ -385,6 +385,18 @@ impl Server {
         cell.owe(Vec::new());
         reason
     }
+}
+
+/// A client that leaves gets the answers to what it asked before, then that to its leave.
+async fn leave(cell: &Cell, limit: Instant, reference: Ref) -> End {
+    tokio::select! {
+        biased;
+        () = cell.answered() => {}
+        () = cell.killed() => return End::Replaced,
+        () = cell.connection().outbox().closing() => {}
+        () = tokio::time::sleep_until(limit) => {}
+    }
+    End::Left(reference)
 }
 
 /// Nothing is handled while the client does not read what it was answered before.

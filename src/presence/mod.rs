@@ -10,13 +10,12 @@ mod state;
 mod topic;
 mod tracker;
 
+use crate::ids;
+
 pub use self::{
     state::{Extras, Meta},
     tracker::{Fetch, Flusher, Options, Tracked, Tracker},
 };
-
-/// Keys that are something else already in an object of JavaScript, where older clients look for them.
-const NAMES_OF_OBJECTS: [&str; 3] = ["__proto__", "constructor", "prototype"];
 
 /// Why a presence is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +34,7 @@ pub enum Error {
 /// # Errors
 /// [`Error::Key`].
 pub fn check_key(key: &str) -> Result<(), Error> {
-    if NAMES_OF_OBJECTS.contains(&key) {
+    if ids::is_name_of_objects(key) {
         return Err(Error::Key { key: key.to_owned() });
     }
     Ok(())

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{
-        EventKind, Turn,
+        Event, EventKind, Turn,
         machine::{Applied, Refused},
     },
     protocol::{Broadcast, Payload},
@@ -73,6 +73,8 @@ struct Shared {
 const INBOX: usize = 4_096;
 /// Items that one transaction takes at most.
 const BATCH: usize = 512;
+/// About how many bytes of events are published as one message: what a client is sent at once.
+const MESSAGE_BYTES: usize = 64 * 1024;
 /// Batches that are committed and wait to be published; the next commit waits when there are more.
 const PIPELINE: usize = 4;
 
@@ -281,20 +283,17 @@ impl Publisher {
     }
 
     fn publish(&self, appended: &Appended) {
-        let (Some(first), Some(last)) = (appended.events.first(), appended.events.last()) else { return };
         let topic = topic_of(&appended.session);
         if self.pubsub.subscribers(&topic) > 0 {
-            let mut text = format!("{{\"prev\":{},\"events\":[", first.seq - 1);
-            for (index, event) in appended.events.iter().enumerate() {
-                if index > 0 {
-                    text.push(',');
-                }
-                event.write_to(&mut text);
+            let topic: Arc<str> = topic.into();
+            let mut rest = appended.events.as_slice();
+            while let Some(first) = rest.first() {
+                let (text, count) = message_of(rest);
+                let broadcast = Broadcast::new(topic.clone(), "events", Payload::raw(text));
+                let kind = Kind::Logged { first: first.seq, last: first.seq + count as u64 - 1 };
+                self.pubsub.publish(&topic, Published { kind, from: None, broadcast });
+                rest = rest.get(count..).unwrap_or_default();
             }
-            text.push_str("]}");
-            let broadcast = Broadcast::new(topic.as_str(), "events", Payload::raw(text));
-            let kind = Kind::Logged { first: first.seq, last: last.seq };
-            self.pubsub.publish(&topic, Published { kind, from: None, broadcast });
         }
         for event in &appended.events {
             let terminal =
@@ -308,6 +307,24 @@ impl Publisher {
             }
         }
     }
+}
+
+/// The push of the first of some events, as many as make a message, and how many those are: at least one.
+fn message_of(events: &[Event]) -> (String, usize) {
+    let mut text = format!("{{\"prev\":{},\"events\":[", events.first().map_or(0, |first| first.seq - 1));
+    let mut count = 0;
+    for event in events {
+        if text.len() > MESSAGE_BYTES && count > 0 {
+            break;
+        }
+        if count > 0 {
+            text.push(',');
+        }
+        event.write_to(&mut text);
+        count += 1;
+    }
+    text.push_str("]}");
+    (text, count)
 }
 
 fn not_written(error: &store::Error) -> NotWritten {

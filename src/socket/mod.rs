@@ -10,7 +10,7 @@ use crate::{
     auth::Identity,
     channel::{Cell, Connection, ConnectionId, Host, Outbox, Refused},
     protocol::{
-        Error, Frame, Payload, Ref, Reply, Serializer, Topic,
+        self, Error, Fault, Frame, Payload, Ref, Reply, Serializer, Topic,
         codes::{CONNECTION_TOPIC, close, event, protocol_reason, reason},
     },
 };
@@ -79,14 +79,22 @@ impl Socket {
     fn frame(&self, frame: Result<Frame, Error>) {
         match frame {
             Ok(frame) => self.route(frame),
-            Err(Error::Refused(refused)) => {
-                self.reply(&refused.join_ref, &refused.reference, &refused.topic, &refused.reply());
-            }
+            Err(Error::Refused(refused)) => self.refuse(&refused),
             Err(error) => {
                 tracing::debug!(connection = %self.id(), %error, "a message is no frame");
                 self.outbox().close(close::BAD_FRAME, "this is no frame of the protocol");
             }
         }
+    }
+
+    /// Answers a frame that cannot be handled as it is; nobody is there to say more where the topic is not joined.
+    fn refuse(&self, refused: &protocol::Refused) {
+        let nobody =
+            refused.fault == Fault::NoEvent && refused.topic.as_name().is_none_or(|name| self.find(name).is_none());
+        if nobody {
+            return self.reply(&Ref::NULL, &refused.reference, &refused.topic, &Reply::unmatched_topic());
+        }
+        self.reply(&refused.join_ref, &refused.reference, &refused.topic, &refused.reply());
     }
 
     fn route(&self, frame: Frame) {
@@ -106,6 +114,10 @@ impl Socket {
         let mut cells = self.cells();
         cells.retain(|cell| !cell.has_ended());
         let place = cells.iter().position(|cell| cell.name() == name);
+        if !self.host.serves(name) {
+            drop(cells);
+            return self.reply(&Ref::NULL, &reference, topic, &Reply::unmatched_topic());
+        }
         if place.is_none() && cells.len() >= self.host.options().max_topics {
             drop(cells);
             let refusal = Reply::error(Payload::json(&serde_json::json!({

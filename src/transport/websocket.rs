@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::{
     extract::{RawPathParams, Request, State as Shared},
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode,
+        HeaderMap, HeaderValue, Method, StatusCode, Version,
         header::{
             CONNECTION, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
             SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
@@ -78,6 +78,9 @@ fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<Admit
     let info = ConnectInfo::new(Transport::WebSocket, request, path, query, token);
     let info = info.map_err(|bad| Refused::from(bad).into_response())?;
     let (serializer, identity) = admission::admit(state, &info).map_err(refused)?;
+    if request.version() < Version::HTTP_11 {
+        return Err((StatusCode::BAD_REQUEST, "this is a WebSocket: use HTTP/1.1").into_response());
+    }
     let accept = handshake(headers).map_err(|text| (StatusCode::BAD_REQUEST, text).into_response())?;
     Ok(Admitted { serializer, identity, accept, phoenix })
 }

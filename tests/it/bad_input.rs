@@ -426,7 +426,7 @@ async fn reserved_and_broken_user_ids_are_refused_at_the_handshake() {
         answer.refuses(400, "invalid");
     }
     for (parameters, good) in
-        [("user_id=Agent%3Ax", "Agent:x"), ("user_id=%C3%BC&user_id=b", "b"), ("user_id=toString", "toString")]
+        [("user_id=Agent%3Ax", "Agent:x"), ("user_id=%C3%BC&user_id=b", "b"), ("user_id=to%20string", "to string")]
     {
         let url = format!("{}&{parameters}", server.ws(""));
         let client = SessionClient::join(&url, "s").await;

@@ -198,6 +198,10 @@ impl Channel for Room {
                 });
                 return Next::NoReply;
             }
+            "given_up" => {
+                drop(cx.reply_later());
+                return Next::NoReply;
+            }
             "twice" => cx.reply_later().send(&Reply::ok(Payload::empty())),
             "wait" => self.hooks.gate.notified().await,
             "stop" => return Next::Stop,

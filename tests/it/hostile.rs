@@ -158,3 +158,36 @@ async fn ten_thousand_joins_make_a_hundred_channels() {
     bystander.heartbeat().await;
     assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
 }
+
+/// A client may send as fast as it can, as long as it reads what it is answered.
+#[tokio::test]
+async fn a_client_that_sends_a_lot_at_once_and_reads_is_not_cut_off() {
+    let folder = TempDir::new().unwrap();
+    for queue in ["64KiB", "1MiB"] {
+        let process = Process::start(folder.path(), &["--max-queue-bytes", queue]).await;
+        let mut client = TestClient::connect(process.ws("ada")).await;
+        client.frame(json!(["1", "1", format!("session:{queue}"), "phx_join", {}])).await;
+        client.assert_reply("1", "ok").await;
+        let text = "x".repeat(60_000);
+        let payload = json!({ "text": text, "answer": false });
+        for n in 0..100 {
+            client.frame(json!(["1", format!("s{n}"), format!("session:{queue}"), "send", payload])).await;
+        }
+        let (mut answered, mut seen) = (0, 0);
+        while answered < 100 || seen < 100 {
+            let frame = client.next().await;
+            match frame[3].as_str() {
+                Some("phx_reply") => {
+                    let refused = frame[4]["response"]["reason"] == "rate_limited";
+                    assert!(refused || frame[4]["status"] == "ok", "{frame}");
+                    // What is refused is never seen.
+                    answered += 1;
+                    seen += usize::from(refused);
+                }
+                Some("events") => seen += frame[4]["events"].as_array().unwrap().len(),
+                _ => {}
+            }
+        }
+        process.kill().await;
+    }
+}

@@ -108,6 +108,8 @@ async fn g77_what_asks_for_too_much_is_answered(form: Form) {
     assert_eq!(client.assert_reply("3", "error").await["reason"], "invalid");
     client.frame(json!(["11", "4", T, 7, {}])).await;
     assert_eq!(client.assert_reply("4", "error").await["reason"], "invalid");
+    client.frame(json!(["11", "5", "room:x", 7, {}])).await;
+    client.expect(json!([null, "5", "room:x", "phx_reply", unmatched()])).await;
     client.heartbeat().await;
     app.stop().await;
 }

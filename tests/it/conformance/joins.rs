@@ -105,6 +105,8 @@ async fn c34_the_hundred_and_first_topic_is_refused_until_one_is_left(form: Form
     let many = json!({ "status": "error", "response": { "reason": "too many channels joined" } });
     client.frame(json!(["x", "101", "room:more", "phx_join", {}])).await;
     client.expect(json!(["x", "101", "room:more", "phx_reply", many])).await;
+    client.frame(json!(["x", "101", "nobody", "phx_join", {}])).await;
+    client.expect(json!([null, "101", "nobody", "phx_reply", unmatched()])).await;
     client.frame(json!(["12", "1", "room:0", "phx_join", {}])).await;
     client.expect(json!(["12", "1", "room:0", "phx_reply", ok()])).await;
     client.assert_push("room:0", "joined").await;

@@ -12,6 +12,8 @@ use crate::support::{
 };
 
 everywhere! {{
+    a_leave_waits_for_the_answers_to_what_was_asked_before,
+    a_leave_does_not_wait_for_an_answer_that_nobody_will_give,
     e65_a_late_answer_of_the_channel_before_goes_nowhere,
     e56_a_leave_is_answered_closed_and_said_goodbye_to,
     e57_nothing_is_delivered_after_a_leave,
@@ -171,5 +173,26 @@ async fn e65_a_late_answer_of_the_channel_before_goes_nowhere(form: Form) {
     app.hooks.gate.notify_one();
     until("the late answer", || app.hooks.late.load(Ordering::SeqCst) == 1).await;
     client.heartbeat().await;
+    app.stop().await;
+}
+
+async fn a_leave_waits_for_the_answers_to_what_was_asked_before(form: Form) {
+    let (app, mut client) = joined(form).await;
+    client.frame(json!(["11", "2", T, "later", { "a": 1 }])).await;
+    client.frame(json!(["11", "3", T, "phx_leave", {}])).await;
+    client.heartbeat().await;
+    app.hooks.gate.notify_one();
+    client.expect(json!(["11", "2", T, "phx_reply", { "status": "ok", "response": { "a": 1 } }])).await;
+    client.expect(json!(["11", "3", T, "phx_reply", ok()])).await;
+    client.expect(json!(["11", "11", T, "phx_close", {}])).await;
+    app.stop().await;
+}
+
+async fn a_leave_does_not_wait_for_an_answer_that_nobody_will_give(form: Form) {
+    let (app, mut client) = joined(form).await;
+    client.frame(json!(["11", "2", T, "given_up", {}])).await;
+    client.frame(json!(["11", "3", T, "phx_leave", {}])).await;
+    client.expect(json!(["11", "3", T, "phx_reply", ok()])).await;
+    client.expect(json!(["11", "11", T, "phx_close", {}])).await;
     app.stop().await;
 }
