@@ -5,6 +5,10 @@
 //! that every form of it decides alike. Its invariant: when [`Store::commit`] answers, what it answers survives a
 //! power cut, and every seq up to `last_seq` is there exactly once.
 
+mod batch;
+pub mod postgres;
+mod read;
+mod rows;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -14,7 +18,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use self::sqlite::Sqlite;
+pub use self::{postgres::Postgres, sqlite::Sqlite};
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
@@ -58,10 +62,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// It cannot be opened, for a reason that a person must mend.
-    #[error("{path}: {why}")]
+    #[error("{place}: {why}")]
     Refused {
-        /// The database file.
-        path: PathBuf,
+        /// The database, as it may be shown: a file, or a server's address and a database's name.
+        place: String,
         /// What is wrong and what to do.
         why: String,
     },
@@ -303,6 +307,9 @@ pub trait Store: Send + Sync + 'static {
     /// The tombstone: `state <> dead AND beat = the one seen`; without a beat, the node's own last word.
     /// False if nothing changed. Also deletes rows that have been dead and without a running turn.
     async fn bury_node(&self, node: &Incarnation, beat: Option<i64>) -> Result<bool>;
+
+    /// The whole epoch and the head of each of these sessions that is there, in no order: one query for all.
+    async fn heads(&self, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>>;
 
     /// Sessions with an orphan, or with a queued turn and a free slot; at most `limit`.
     async fn needs_work(&self, limit: usize) -> Result<Vec<Arc<str>>>;

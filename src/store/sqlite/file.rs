@@ -17,7 +17,7 @@ use super::super::{Error, Result};
 pub(super) const APPLICATION_ID: i64 = 0x524A_4F4E;
 
 fn refused(path: &Path, why: impl Into<String>) -> Error {
-    Error::Refused { path: path.to_owned(), why: why.into() }
+    Error::Refused { place: path.display().to_string(), why: why.into() }
 }
 
 /// The one name of the file at `path`, symbolic links resolved, whether or not it exists yet.

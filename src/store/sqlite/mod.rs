@@ -9,7 +9,6 @@ mod checkpoint;
 mod file;
 mod load;
 mod read;
-mod rows;
 mod write;
 mod writer;
 
@@ -30,9 +29,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::writer::Command;
+use self::{read::Reader, writer::Command};
 use super::{
     Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store, Stretch,
+    read::{context, cut, history, stretch},
 };
 use crate::{
     clock::Timestamp,
@@ -145,24 +145,28 @@ impl Store for Sqlite {
         self.ask(&self.urgent, |reply| Command::Bury { node, beat, reply }).await
     }
 
+    async fn heads(&self, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>> {
+        read::heads(&self.readers, sessions).await
+    }
+
     async fn needs_work(&self, limit: usize) -> Result<Vec<Arc<str>>> {
         read::needs_work(&self.readers, limit).await
     }
 
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>> {
-        read::cut(&self.readers, session, from, limits).await
+        cut(&mut Reader(&mut *read::begin(&self.readers).await?), session, from, limits).await
     }
 
     async fn stretch(&self, session: &str, epoch: &str, after: u64, bytes: usize) -> Result<Option<Stretch>> {
-        read::stretch(&self.readers, session, epoch, after, bytes).await
+        stretch(&mut Reader(&mut *read::begin(&self.readers).await?), session, epoch, after, bytes).await
     }
 
     async fn history(&self, session: &str, before: u64, limits: PageLimits) -> Result<Option<Messages>> {
-        read::history(&self.readers, session, before, limits).await
+        history(&mut Reader(&mut *read::begin(&self.readers).await?), session, before, limits).await
     }
 
     async fn context(&self, session: &str, turn_id: &str, limit: usize) -> Result<Vec<Message>> {
-        read::context(&self.readers, session, turn_id, limit).await
+        context(&mut Reader(&mut *read::begin(&self.readers).await?), session, turn_id, limit).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Session>> {

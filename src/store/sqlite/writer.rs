@@ -4,7 +4,6 @@
 //! holds; it keeps those in memory, so that an append of deltas reads nothing. Whatever fails throws that memory away.
 
 use std::{
-    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -16,15 +15,22 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    super::{Committed, Error, Item, NewNode, Renewal, Result},
-    file, load, rows, write,
+    super::{
+        Committed, Error, Item, NewNode, Renewal, Result,
+        batch::{self, Rows, Sessions, Step, Written},
+        read::{self, Snapshot},
+        rows::{RunningRow, signed},
+    },
+    file, load,
+    read::Reader,
+    write,
 };
 use crate::{
     clock::{self, Timestamp},
     ids::Incarnation,
     model::{
         Node,
-        machine::{self, Session, Writes},
+        machine::{Applied, Refused, Session},
     },
 };
 
@@ -55,7 +61,7 @@ pub(super) struct Writer {
     options: SqliteConnectOptions,
     connection: SqliteConnection,
     /// What the file holds of these sessions.
-    sessions: HashMap<Arc<str>, Session>,
+    sessions: Sessions,
     /// Every node row; `None` when it must be read again.
     nodes: Option<Vec<Node>>,
     next_key: i64,
@@ -66,7 +72,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Connects, brings the schema up to date if `migrate`, and learns the next free session key.
     pub(super) async fn open(options: SqliteConnectOptions, path: &Path, migrate: bool) -> Result<Self> {
-        let refused = |why: String| Error::Refused { path: path.to_owned(), why };
+        let refused = |why: String| Error::Refused { place: path.display().to_string(), why };
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(|error| {
             refused(format!("it cannot be opened for writing ({error}); check disk and permissions"))
         })?;
@@ -81,7 +87,7 @@ impl Writer {
             .await
             .map_err(Error::while_doing("opening the database"))?
             .get(0);
-        Ok(Self { options, connection, sessions: HashMap::new(), nodes: None, next_key, commits: Arc::default() })
+        Ok(Self { options, connection, sessions: Sessions::new(), nodes: None, next_key, commits: Arc::default() })
     }
 
     /// How many transactions it has committed, for those who tidy up after it.
@@ -181,56 +187,43 @@ impl Writer {
     async fn try_commit(&mut self, batch: &[Item]) -> Result<Committed> {
         self.begin().await?;
         if self.nodes.is_none() {
-            self.nodes = Some(load::nodes(&mut self.connection).await?);
+            self.nodes = Some(Reader(&mut self.connection).nodes().await?);
         }
         load::sessions(&mut self.connection, &mut self.sessions, batch).await?;
         load::lookups(&mut self.connection, &mut self.sessions, batch).await?;
-        let mut written: HashMap<Arc<str>, Writes> = HashMap::new();
-        let mut committed = Committed::default();
+        let (mut written, mut outcomes) = (Written::new(), Vec::with_capacity(batch.len()));
         for item in batch {
-            let outcome = self.decide(item, &mut written).await?;
-            committed.outcomes.push(outcome);
+            outcomes.push(self.decide(item, &mut written).await?);
         }
-        write::all(&mut self.connection, &self.sessions, &written).await?;
+        write::all(&mut self.connection, &Rows::of(&self.sessions, &written)).await?;
         self.end().await?;
         for item in batch {
             if let Some(session) = self.sessions.get_mut(&item.session) {
                 session.settle();
             }
         }
-        committed.appended = write::appended(written);
-        Ok(committed)
+        Ok(Committed { outcomes, appended: batch::appended(written) })
     }
 
-    async fn decide(
-        &mut self,
-        item: &Item,
-        written: &mut HashMap<Arc<str>, Writes>,
-    ) -> Result<std::result::Result<machine::Applied, machine::Refused>> {
-        let now = clock::now();
-        if !self.sessions.contains_key(&item.session) {
-            let Some(mut session) = machine::create(&item.session, &item.op, now) else {
-                return Ok(Err(machine::Refused::NotFound("there is no session with this id")));
-            };
-            session.key = self.next_key;
-            self.next_key += 1;
-            self.sessions.insert(item.session.clone(), session);
-            written.entry(item.session.clone()).or_default().created = true;
-            return Ok(Ok(machine::Applied { done: machine::Done::Created(true), started: Vec::new() }));
-        }
-        let nodes = self.nodes.as_deref().unwrap_or_default();
-        let world = machine::World { nodes, now };
-        let writes = written.entry(item.session.clone()).or_default();
+    async fn decide(&mut self, item: &Item, written: &mut Written) -> Result<std::result::Result<Applied, Refused>> {
         loop {
-            let Some(session) = self.sessions.get_mut(&item.session) else {
-                return Ok(Err(machine::Refused::NotFound("there is no session with this id")));
-            };
-            match machine::apply(session, world, item.node.as_ref(), &item.op, writes) {
-                Err(machine::Refused::NeedsPartial(turn_id)) => {
-                    let parts = load::partial(&mut self.connection, session, &turn_id, &writes.events).await?;
+            let nodes = self.nodes.as_deref().unwrap_or_default();
+            let birth = |session| Session { key: self.next_key, ..session };
+            let known = self.sessions.len();
+            match batch::decide(&mut self.sessions, written, nodes, item, birth) {
+                Step::Done(outcome) => {
+                    if self.sessions.len() > known {
+                        self.next_key += 1;
+                    }
+                    return Ok(outcome);
+                }
+                Step::NeedsPartial(turn_id) => {
+                    let Some(session) = self.sessions.get_mut(&item.session) else { continue };
+                    let (mut reader, started) = (Reader(&mut self.connection), batch::started_seq(session, &turn_id));
+                    let parts = read::streamed(&mut reader, session.key, &turn_id, started).await?;
+                    let parts = batch::with_pending(parts, &turn_id, written.get(&item.session))?;
                     session.partials.insert(turn_id, parts);
                 }
-                outcome => return Ok(outcome),
             }
         }
     }
@@ -264,7 +257,7 @@ impl Task for StartNode {
         .bind(node.owner.incarnation.0)
         .bind(node.owner.node)
         .bind(node.beat)
-        .bind(rows::signed(node.lease_ttl_ms))
+        .bind(signed(node.lease_ttl_ms))
         .bind(i64::from(node.exclusive))
         .bind(clock::now().0)
         .execute(connection)
@@ -288,19 +281,18 @@ impl Task for Renew {
             .map_err(&doing)?
             .rows_affected()
             == 1;
-        let nodes = load::nodes(connection).await?;
-        let turns = sqlx::query(
-            "SELECT s.id, t.id, t.owner, t.term, t.intent FROM turns t JOIN sessions s ON s.key = t.session_key
+        let nodes = Reader(connection).nodes().await?;
+        let turns: Vec<RunningRow> = sqlx::query_as(
+            "SELECT s.id AS session, t.id AS turn_id, t.owner, t.term, t.intent
+             FROM turns t JOIN sessions s ON s.key = t.session_key
              WHERE t.status = 'running' AND (t.owner = ? OR t.intent = 1)",
         )
         .bind(&self.0.0)
         .fetch_all(&mut *connection)
         .await
-        .map_err(&doing)?
-        .iter()
-        .map(rows::running)
-        .collect();
-        let history = load::history(connection).await?;
+        .map_err(&doing)?;
+        let turns = turns.into_iter().map(RunningRow::turn).collect();
+        let history = Reader(connection).history().await?;
         Ok(Renewal { renewed, nodes, turns, history })
     }
 }
@@ -364,6 +356,6 @@ impl Task for NewHistory {
             .execute(&mut *connection)
             .await
             .map_err(Error::while_doing("beginning a new history"))?;
-        load::history(connection).await
+        Reader(connection).history().await
     }
 }

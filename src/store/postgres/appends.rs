@@ -1,0 +1,215 @@
+//! Deltas, which are nearly all that is ever written: any number of sessions' in one statement, which is its own
+//! transaction, so that no lock outlives it.
+//!
+//! The statement writes what is plain: the session's lock is free, and the turn's row, as it is when it is locked, runs
+//! under this owner and term and has exactly the flushes before this one. Whatever is not plain — a fence, a repeated
+//! flush, a lost one, a locked session — is left untouched, and for the state machine to judge. So nothing is decided
+//! twice in two languages.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use sqlx::PgConnection;
+
+use super::super::{
+    Appended, Error, Item, Result,
+    rows::{signed, unsigned},
+};
+use crate::model::{
+    Event, EventKind,
+    machine::{Applied, DeltaEvent, Done, Fence, Op},
+};
+
+/// An append as the statement takes it.
+struct Append<'a> {
+    index: usize,
+    session: &'a Arc<str>,
+    fence: &'a Fence,
+    deltas: &'a [DeltaEvent],
+    chunk: Option<String>,
+}
+
+/// What one turn's appends in a batch have in common.
+struct Group {
+    session: Arc<str>,
+    owner: String,
+    term: i64,
+    first: i64,
+    count: i64,
+}
+
+/// The appends of a batch that one statement can write.
+pub(super) struct Plan<'a> {
+    appends: Vec<Append<'a>>,
+    turns: HashMap<&'a str, Group>,
+}
+
+/// What the statement wrote.
+#[derive(Default)]
+pub(super) struct Written {
+    /// The items' answers by their indices; those that are missing changed nothing and are to be judged.
+    pub(super) answers: Vec<(usize, Applied)>,
+    /// What was appended.
+    pub(super) appended: Vec<Appended>,
+}
+
+impl<'a> Plan<'a> {
+    /// The items of those sessions that have nothing but appends in this batch, each turn's with flush numbers that
+    /// follow one another.
+    pub(super) fn of(items: &'a [Item]) -> Self {
+        let mixed: HashSet<&str> =
+            items.iter().filter(|item| plain(item).is_none()).map(|item| &*item.session).collect();
+        let mut plan = Plan { appends: Vec::new(), turns: HashMap::new() };
+        let mut odd = HashSet::new();
+        for (index, item) in items.iter().enumerate().filter(|(_, item)| !mixed.contains(&*item.session)) {
+            let Some((fence, deltas, chunk)) = plain(item) else { continue };
+            if !plan.joins(item, fence) {
+                odd.insert(item.session.clone());
+            }
+            let chunk = chunk.map(|chunk| serde_json::to_string(chunk).unwrap_or_default());
+            plan.appends.push(Append { index, session: &item.session, fence, deltas, chunk });
+        }
+        plan.appends.retain(|append| !odd.contains(append.session));
+        plan.turns.retain(|_, group| !odd.contains(&group.session));
+        plan
+    }
+
+    /// Whether an append continues its turn's in this batch.
+    fn joins(&mut self, item: &Item, fence: &'a Fence) -> bool {
+        let (owner, term, flush) = (fence.incarnation.0.as_str(), signed(fence.term), signed(fence.flush));
+        let group = self.turns.entry(&fence.turn_id).or_insert_with(|| Group {
+            session: item.session.clone(),
+            owner: owner.to_owned(),
+            term,
+            first: flush,
+            count: 0,
+        });
+        let next = group.first + group.count;
+        group.count += 1;
+        group.session == item.session && group.owner == owner && group.term == term && flush == next
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+    }
+
+    /// The indices of its items.
+    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
+        self.appends.iter().map(|append| append.index)
+    }
+
+    /// Writes what is plain of it. To be repeated only as a whole batch: what was written is then judged as written.
+    pub(super) async fn write(&self, connection: &mut PgConnection) -> Result<Written> {
+        let mut turns: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<i64>, Vec<i64>, Vec<i64>) = Default::default();
+        for (turn, group) in &self.turns {
+            turns.0.push(turn);
+            turns.1.push(&group.session);
+            turns.2.push(&group.owner);
+            turns.3.push(group.term);
+            turns.4.push(group.first);
+            turns.5.push(group.count);
+        }
+        let mut events: (Vec<&str>, Vec<i64>, Vec<&str>) = Default::default();
+        let mut chunks: (Vec<&str>, Vec<i64>, Vec<&str>) = Default::default();
+        for append in &self.appends {
+            for event in append.deltas {
+                events.0.push(&append.fence.turn_id);
+                events.1.push(signed(append.fence.flush));
+                events.2.push(&event.body);
+            }
+            if let Some(text) = &append.chunk {
+                chunks.0.push(&append.fence.turn_id);
+                chunks.1.push(signed(events.0.len()));
+                chunks.2.push(text);
+            }
+        }
+        let sessions: HashSet<&str> = self.appends.iter().map(|append| &**append.session).collect();
+        let found: Vec<(String, bool, i64)> = sqlx::query_as(STATEMENT)
+            .bind(sessions.into_iter().collect::<Vec<_>>())
+            .bind(turns.0)
+            .bind(turns.1)
+            .bind(turns.2)
+            .bind(turns.3)
+            .bind(turns.4)
+            .bind(turns.5)
+            .bind(events.0)
+            .bind(events.1)
+            .bind(events.2)
+            .bind(chunks.0)
+            .bind(chunks.1)
+            .bind(chunks.2)
+            .fetch_all(connection)
+            .await
+            .map_err(Error::in_postgres("appending deltas"))?;
+        Ok(self.written(&found))
+    }
+
+    /// What was written, given for each turn that passed its intent and the head of its session before.
+    fn written(&self, found: &[(String, bool, i64)]) -> Written {
+        let passed: HashMap<&str, (bool, u64)> =
+            found.iter().map(|(turn, intent, base)| (turn.as_str(), (*intent, unsigned(*base)))).collect();
+        let mut logs: HashMap<&Arc<str>, (u64, Vec<Event>)> = HashMap::new();
+        let mut answers = Vec::with_capacity(self.appends.len());
+        for append in &self.appends {
+            let Some(&(intent, base)) = passed.get(append.fence.turn_id.as_str()) else { continue };
+            let (head, events) = logs.entry(append.session).or_insert_with(|| (base, Vec::new()));
+            let turn: Arc<str> = append.fence.turn_id.as_str().into();
+            for delta in append.deltas {
+                *head += 1;
+                events.push(Event {
+                    seq: *head,
+                    kind: EventKind::TurnDelta,
+                    turn_id: Some(turn.clone()),
+                    flush: Some(append.fence.flush),
+                    body: delta.body.clone(),
+                });
+            }
+            answers.push((append.index, Applied { done: Done::Appended { intent }, started: Vec::new() }));
+        }
+        let appended =
+            logs.into_iter().map(|(session, (_, events))| Appended { session: session.clone(), events }).collect();
+        Written { answers, appended }
+    }
+}
+
+type Plain<'a> = (&'a Fence, &'a [DeltaEvent], Option<&'a [crate::model::fold::Delta]>);
+
+fn plain(item: &Item) -> Option<Plain<'_>> {
+    match &item.op {
+        Op::Append { fence, deltas, chunk } if !deltas.is_empty() => Some((fence, deltas, chunk.as_deref())),
+        _ => None,
+    }
+}
+
+/// The fence is in the statement that locks the turn's row, which looks again at the row that it has locked. Seqs are
+/// counted from the session's row as it is under the lock. `locked` waits for nobody.
+const STATEMENT: &str = "WITH locked AS MATERIALIZED (
+        SELECT key, id FROM sessions WHERE id = ANY($1) ORDER BY key FOR UPDATE SKIP LOCKED
+    ), fenced AS (
+        UPDATE turns t SET flushed = t.flushed + g.count
+        FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+            AS g (turn, session, owner, term, first, count) JOIN locked l ON l.id = g.session
+        WHERE t.id = g.turn AND t.session_key = l.key AND t.status = 'running' AND t.owner = g.owner
+            AND t.term = g.term AND t.flushed = g.first
+        RETURNING t.id, t.session_key, t.intent
+    ), new AS (
+        SELECT f.session_key, e.place, e.turn, e.flush, e.body,
+               row_number() OVER (PARTITION BY f.session_key ORDER BY e.place) AS nth
+        FROM unnest($8::text[], $9::bigint[], $10::text[]) WITH ORDINALITY AS e (turn, flush, body, place)
+        JOIN fenced f ON f.id = e.turn
+    ), heads AS (
+        UPDATE sessions s SET last_seq = s.last_seq + n.count
+        FROM (SELECT session_key, count(*) AS count FROM new GROUP BY session_key) n WHERE s.key = n.session_key
+        RETURNING s.key, s.last_seq - n.count AS base
+    ), logged AS (
+        INSERT INTO events (session_key, seq, kind, turn_id, flush, body)
+        SELECT h.key, h.base + n.nth, 'turn_delta', n.turn, n.flush, n.body FROM new n JOIN heads h ON h.key = n.session_key
+    ), chunked AS (
+        INSERT INTO chunks (turn_id, upto, parts)
+        SELECT n.turn, h.base + n.nth, c.parts
+        FROM unnest($11::text[], $12::bigint[], $13::text[]) AS c (turn, place, parts)
+        JOIN new n ON n.place = c.place JOIN heads h ON h.key = n.session_key
+    )
+    SELECT f.id, f.intent, h.base FROM fenced f JOIN heads h ON h.key = f.session_key";
