@@ -82,6 +82,8 @@ struct Held {
     bytes: usize,
     /// The last record that was published meanwhile, held or not.
     head: u64,
+    /// How far the log was said to reach.
+    hint: u64,
     /// Records were published that are not held.
     overflowed: bool,
     ending: Option<Arc<Published>>,
@@ -134,6 +136,7 @@ impl Gate {
     fn pass(&mut self, message: &Arc<Published>, emit: &mut dyn FnMut(&Arc<Published>) -> bool) -> Effect {
         match message.kind {
             Kind::Logged { first, last } => self.log.pass(first, last, || emit(message)),
+            Kind::Head { last } => self.log.learn(last),
             Kind::Presence => self.presence.pass(message, emit),
             Kind::Ephemeral if emit(message) => Effect::Nothing,
             Kind::Ephemeral => {
@@ -154,7 +157,7 @@ impl Gate {
         match kind {
             Kind::Ephemeral => self.missed += 1,
             Kind::Presence => self.presence = Presence::Dirty,
-            Kind::Logged { .. } | Kind::Control(_) => {}
+            Kind::Logged { .. } | Kind::Head { .. } | Kind::Control(_) => {}
         }
     }
 
@@ -173,6 +176,7 @@ impl Gate {
         for message in &held.messages {
             self.pass(message, emit);
         }
+        self.log.learn(held.hint);
         if let Some(last) = held.ending {
             return self.pass(&last, emit);
         }
@@ -234,6 +238,10 @@ impl Held {
                 self.ending.get_or_insert_with(|| Arc::clone(message));
                 return true;
             }
+            Kind::Head { last } => {
+                self.hint = self.hint.max(last);
+                return true;
+            }
             Kind::Logged { last, .. } => self.head = self.head.max(last),
             Kind::Ephemeral | Kind::Presence => {}
         }
@@ -274,6 +282,24 @@ impl Log {
                 *position = last;
                 Effect::Nothing
             }
+            Self::Live { position } => {
+                *self = Self::Lagging { position: *position, head: last };
+                Effect::Repair
+            }
+        }
+    }
+}
+
+impl Log {
+    /// The log is said to reach at least `last`.
+    fn learn(&mut self, last: u64) -> Effect {
+        match self {
+            Self::None => Effect::Nothing,
+            Self::Lagging { head, .. } => {
+                *head = last.max(*head);
+                Effect::Nothing
+            }
+            Self::Live { position } if last <= *position => Effect::Nothing,
             Self::Live { position } => {
                 *self = Self::Lagging { position: *position, head: last };
                 Effect::Repair

@@ -1,20 +1,50 @@
-//! Publishing to everybody who is subscribed to a topic on this node.
+//! Publishing to everybody who is subscribed to a topic: on this node at once, on the others by a bus.
 //!
 //! Knows no session, no channel and no connection: a [`Subscriber`] takes a message and must not wait. Its invariant:
-//! all subscribers of a topic see its messages in one order, that of the calls to [`PubSub::publish`], because each
-//! call hands its message to everybody under the topic's lock, in the publisher's own context.
+//! all subscribers of a topic on this node see its messages in one order, that in which [`PubSub::publish`] and the bus
+//! brought them, because each call hands its message to everybody under the topic's lock. What the bus brings is a
+//! hint: it may be lost, and [`Watcher`]s learn when that is possible.
 
+pub mod bus;
+mod envelope;
+mod gap;
+mod interest;
+mod local;
+mod nats;
+mod outgoing;
+mod pack;
+mod postgres;
+mod relay;
 mod topic;
+mod window;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod lossy;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use bytes::Bytes;
 use dashmap::DashMap;
 
+pub use self::{
+    bus::{Bus, Counts, Status},
+    gap::{Gap, Watcher},
+    local::Local,
+    nats::Nats,
+    postgres::Postgres,
+    outgoing::MaxWaiting,
+    relay::{Options, Relay},
+};
+use self::{gap::Watchers, interest::Interest, outgoing::Outgoing, topic::Topic};
 use crate::protocol::Broadcast;
-use topic::Topic;
 
 /// Names one subscription on this node; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +54,16 @@ impl SubscriberId {
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Names one life of a process on the bus: random, never reused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub Arc<str>);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -37,9 +77,14 @@ pub enum Kind {
         /// The seq of the last record.
         last: u64,
     },
+    /// The topic's log reaches at least `last`: whoever holds less reads it. Nothing is shown. Stays on this node.
+    Head {
+        /// The seq of a record that exists.
+        last: u64,
+    },
     /// Nobody can read it again.
     Ephemeral,
-    /// A change of who is there. Whoever misses one needs the whole state.
+    /// A change of who is there. Whoever misses one needs the whole state. Stays on this node.
     Presence,
     /// The channels on this topic end.
     Control(Control),
@@ -48,9 +93,10 @@ pub enum Kind {
 /// How the channels on a topic end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// For good, with `phx_close`; the broadcast is shown before it if its event is not empty.
+    /// For good, on every node, with `phx_close`; the broadcast is shown before it if its event is not empty.
     Close,
-    /// With `phx_error`, so that clients rejoin: what they were shown is no longer what the log says.
+    /// With `phx_error`, so that clients rejoin: what they were shown is no longer what the log says. Each node finds
+    /// that out for itself, so it stays on this one.
     Restart,
 }
 
@@ -60,7 +106,7 @@ pub struct Published {
     /// What it is.
     pub kind: Kind,
     /// The subscription that is left out, for messages that do not go back to their sender. Without effect on
-    /// [`Kind::Logged`] and [`Kind::Control`], which concern everybody.
+    /// [`Kind::Logged`], [`Kind::Head`] and [`Kind::Control`], which concern everybody.
     pub from: Option<SubscriberId>,
     /// What is shown.
     pub broadcast: Broadcast,
@@ -73,20 +119,48 @@ pub trait Subscriber: Send + Sync {
     fn deliver(&self, message: &Arc<Published>);
 }
 
-/// The topics of this node and who listens to them. Clones share them.
+/// Takes what other nodes say to this one, by the name of what they speak of.
+pub trait Receiver: Send + Sync {
+    /// Takes one message. Called by the task that receives for the whole node: must not wait. Messages of one sender
+    /// come in its order, those to all nodes and those to this one each for themselves; whether some are missing is for
+    /// [`Watcher`]s.
+    fn receive(&self, from: &NodeId, body: Bytes);
+}
+
+/// The topics of this node and who listens to them, and the way to the other nodes. Clones share them.
 #[derive(Clone, Default)]
 pub struct PubSub {
-    topics: Arc<DashMap<Arc<str>, Arc<Topic>>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    topics: DashMap<Arc<str>, Arc<Topic>>,
+    receivers: DashMap<Arc<str>, Weak<dyn Receiver>>,
+    watchers: Watchers,
+    interest: Interest,
+    /// What waits for the bus; nothing where this node is alone.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 impl PubSub {
-    /// A node with no subscribers yet.
+    /// A node with no subscribers yet that is alone.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// A node with no subscribers yet among others on `bus`, and the task that keeps the connection: it tries for ever.
+    /// To be called inside a tokio runtime.
+    pub fn start(bus: Arc<dyn Bus>, options: Options) -> (Self, Relay) {
+        let outgoing = Arc::new(Outgoing::new(options.scope.clone(), options.max_waiting));
+        let pubsub = Self { inner: Arc::new(Inner { outgoing: Some(outgoing.clone()), ..Inner::default() }) };
+        let relay = Relay::start(pubsub.clone(), bus, outgoing);
+        (pubsub, relay)
+    }
+
     /// Hands every message that is published on `topic` from now on to `subscriber`, until the subscription is
-    /// dropped. Once the drop has returned nothing more is delivered.
+    /// dropped. Once the drop has returned nothing more is delivered. Other nodes' messages follow within a moment:
+    /// watchers are told of the topic then ([`Gap::Topics`]).
     pub fn subscribe(&self, topic: &str, subscriber: Arc<dyn Subscriber>) -> Subscription {
         let id = SubscriberId::next();
         let mut waiting = subscriber;
@@ -103,28 +177,98 @@ impl PubSub {
         }
     }
 
-    /// Hands `message` to all subscribers of `topic`, in this call. How many there were.
+    /// Hands `message` to all subscribers of `topic` on this node, in this call, and to the bus what concerns others.
+    /// Never waits: what the bus cannot take in time becomes a hint or a gap. How many subscribers there were here.
     pub fn publish(&self, topic: &str, message: Published) -> usize {
-        self.find(topic).map_or(0, |entry| entry.deliver(&Arc::new(message)))
+        let message = Arc::new(message);
+        let here = self.deliver(topic, &message);
+        if let Some(outgoing) = &self.inner.outgoing {
+            outgoing.offer(&message);
+        }
+        here
     }
 
-    /// How many subscribers `topic` has.
+    /// Hands a message to the subscribers of this node only.
+    fn deliver(&self, topic: &str, message: &Arc<Published>) -> usize {
+        self.find(topic).map_or(0, |entry| entry.deliver(message))
+    }
+
+    /// Says to those who hold less of the topic's log than up to `last` that there is more.
+    pub fn hint(&self, topic: &str, last: u64) {
+        if let Some(entry) = self.find(topic) {
+            let broadcast = Broadcast::new(topic, "", crate::protocol::Payload::empty());
+            entry.deliver(&Arc::new(Published { kind: Kind::Head { last }, from: None, broadcast }));
+        }
+    }
+
+    /// Says `body` to the [`Receiver`] of `name` on every other node. Never waits; what does not fit is left out, and
+    /// the others' watchers learn of it. Without effect where this node is alone.
+    pub fn publish_to_all(&self, name: &str, body: Bytes) {
+        if let Some(outgoing) = &self.inner.outgoing {
+            outgoing.say(None, name, body);
+        }
+    }
+
+    /// As [`PubSub::publish_to_all`], to one other node.
+    pub fn publish_to(&self, node: &NodeId, name: &str, body: Bytes) {
+        if let Some(outgoing) = &self.inner.outgoing {
+            outgoing.say(Some(node), name, body);
+        }
+    }
+
+    /// Hands what other nodes say under `name` to `receiver`, as long as somebody else keeps it. A second receiver of
+    /// one name takes the first one's place.
+    pub fn receive(&self, name: &str, receiver: &Arc<dyn Receiver>) {
+        self.inner.receivers.insert(name.into(), Arc::downgrade(receiver));
+    }
+
+    /// Tells `watcher` of every gap from now on, as long as somebody else keeps it.
+    pub fn watch(&self, watcher: &Arc<dyn Watcher>) {
+        self.inner.watchers.add(watcher);
+    }
+
+    /// This node as the others know it; nothing where it is alone.
+    pub fn node(&self) -> Option<&NodeId> {
+        self.inner.outgoing.as_deref().map(Outgoing::node)
+    }
+
+    /// How the bus is.
+    pub fn status(&self) -> Status {
+        self.inner.outgoing.as_ref().map_or(Status::Alone, |outgoing| outgoing.status())
+    }
+
+    /// What went over the bus so far.
+    pub fn counts(&self) -> Counts {
+        self.inner.outgoing.as_ref().map_or_else(Counts::default, |outgoing| outgoing.counts())
+    }
+
+    /// Whether anybody may want records of `topic`: a subscriber here, or other nodes that share the log.
+    pub fn wants_log(&self, topic: &str) -> bool {
+        self.inner.outgoing.as_ref().is_some_and(|outgoing| outgoing.shares_log()) || self.subscribers(topic) > 0
+    }
+
+    /// The highest seq that was published on `topic` here since it has subscribers; 0 if none was.
+    pub fn delivered(&self, topic: &str) -> u64 {
+        self.find(topic).map_or(0, |entry| entry.delivered())
+    }
+
+    /// How many subscribers `topic` has on this node.
     pub fn subscribers(&self, topic: &str) -> usize {
         self.find(topic).map_or(0, |entry| entry.len())
     }
 
-    /// How many topics have subscribers.
+    /// How many topics have subscribers on this node.
     pub fn topics(&self) -> usize {
-        self.topics.len()
+        self.inner.topics.len()
     }
 
-    /// The topics that have subscribers at this moment.
+    /// The topics that have subscribers on this node at this moment.
     pub fn topic_names(&self) -> Vec<Arc<str>> {
-        self.topics.iter().map(|entry| Arc::clone(entry.key())).collect()
+        self.inner.topics.iter().map(|entry| Arc::clone(entry.key())).collect()
     }
 
     fn find(&self, topic: &str) -> Option<Arc<Topic>> {
-        self.topics.get(topic).map(|entry| Arc::clone(&entry))
+        self.inner.topics.get(topic).map(|entry| Arc::clone(&entry))
     }
 
     fn open(&self, topic: &str) -> Arc<Topic> {
@@ -132,12 +276,17 @@ impl PubSub {
             return entry;
         }
         let name: Arc<str> = topic.into();
-        Arc::clone(&self.topics.entry(Arc::clone(&name)).or_insert_with(|| Arc::new(Topic::new(name))))
+        let entry = self.inner.topics.entry(Arc::clone(&name));
+        let entry = Arc::clone(&entry.or_insert_with(|| Arc::new(Topic::new(Arc::clone(&name)))));
+        self.inner.interest.touch(&name);
+        entry
     }
 
     /// Takes `gone` off the map, unless a new one has its place already.
     fn forget(&self, gone: &Arc<Topic>) {
-        self.topics.remove_if(gone.name(), |_, there| Arc::ptr_eq(there, gone));
+        if self.inner.topics.remove_if(gone.name(), |_, there| Arc::ptr_eq(there, gone)).is_some() {
+            self.inner.interest.touch(gone.name());
+        }
     }
 }
 

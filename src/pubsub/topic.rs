@@ -3,13 +3,18 @@
 //! Knows no other topic. Its invariant: adding, removing and delivering exclude each other, and once the last
 //! subscriber is gone the topic takes no new one, so that it can be taken off the map without a race.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::{Kind, Published, Subscriber, SubscriberId};
 
 pub(super) struct Topic {
     name: Arc<str>,
     members: Mutex<Members>,
+    /// The highest seq of its log that was handed out here.
+    delivered: AtomicU64,
 }
 
 /// Slots that are reused, so that coming and going cost the same however many are there.
@@ -22,10 +27,10 @@ struct Members {
 
 impl Topic {
     pub(super) fn new(name: Arc<str>) -> Self {
-        Self { name, members: Mutex::default() }
+        Self { name, members: Mutex::default(), delivered: AtomicU64::new(0) }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -60,11 +65,18 @@ impl Topic {
     pub(super) fn deliver(&self, message: &Arc<Published>) -> usize {
         let skipped = match message.kind {
             Kind::Ephemeral | Kind::Presence => message.from,
-            Kind::Logged { .. } | Kind::Control(_) => None,
+            Kind::Logged { .. } | Kind::Head { .. } | Kind::Control(_) => None,
         };
         let members = self.lock();
+        if let Kind::Logged { last, .. } | Kind::Head { last } = message.kind {
+            self.delivered.fetch_max(last, Ordering::Relaxed);
+        }
         let wanted = members.slots.iter().flatten().filter(|(id, _)| Some(*id) != skipped);
         wanted.inspect(|(_, subscriber)| subscriber.deliver(message)).count()
+    }
+
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
     }
 
     pub(super) fn len(&self) -> usize {
