@@ -18,10 +18,10 @@ use crate::{
         room::{self, Shared as Rooms},
         session::{AgentsAtWork, Shared},
     },
-    config::Config,
+    config::{self, Config},
     http::{Api, Guard},
     presence::{self, Flusher, Tracker},
-    pubsub::PubSub,
+    pubsub::{self, PubSub, Relay},
     session::{self, Sessions},
     shutdown::Shutdown,
     store::{self, Sqlite, Store, sqlite},
@@ -46,6 +46,9 @@ pub enum Error {
     /// An agent cannot be made.
     #[error(transparent)]
     Agent(#[from] agent::Error),
+    /// The address of the bus is none.
+    #[error("bus: {0}")]
+    Bus(String),
     /// An entry of `allowed-origins` is none.
     #[error("allowed-origins: {0}")]
     Origins(#[from] transport::BadPattern),
@@ -103,6 +106,20 @@ async fn open(config: &Config, migrate: bool) -> Result<Sqlite, Error> {
     Ok(Sqlite::open(&config.database, &sqlite::Options { readers, migrate }).await?)
 }
 
+/// The topics of this node, and what keeps it on its bus. Nodes share a log where they share the store.
+fn topics(config: &Config, store: &dyn Store) -> Result<(PubSub, Option<Relay>), Error> {
+    let bus: Arc<dyn pubsub::Bus> = match &config.bus {
+        config::Bus::Local => return Ok((PubSub::new(), None)),
+        config::Bus::Postgres(url) => Arc::new(pubsub::Postgres::new(url.expose()).map_err(Error::Bus)?),
+        config::Bus::Nats(url) => Arc::new(pubsub::Nats::new(url.expose()).map_err(Error::Bus)?),
+    };
+    let (pubsub, relay) = PubSub::start(bus, pubsub::Options { scope: store.scope(), ..pubsub::Options::default() });
+    Ok((pubsub, Some(relay)))
+}
+
+/// How long a start waits for the bus before it goes on without.
+const BUS_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A server that serves.
 pub struct Server {
     address: SocketAddr,
@@ -112,6 +129,8 @@ pub struct Server {
     transport: transport::State,
     /// Answers that are on their way.
     answers: TaskTracker,
+    /// Keeps this node on its bus.
+    relay: Option<Relay>,
     /// Publishes changes of presence.
     flusher: Flusher,
     /// Ends the listener.
@@ -142,7 +161,11 @@ impl Server {
             .map_err(|source| Error::Listen { address: config.listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let store: Arc<dyn Store> = Arc::new(open(&config, config.migrate).await?);
-        let (pubsub, answers) = (PubSub::new(), TaskTracker::new());
+        let ((pubsub, relay), answers) = (topics(&config, &*store)?, TaskTracker::new());
+        if let Some(relay) = &relay {
+            // One that cannot be reached is tried on, and has said so.
+            relay.connected(BUS_PATIENCE).await;
+        }
         let (presence, flusher) = Tracker::start(pubsub.clone(), presence::Options::default());
         let observer = Arc::new(AgentsAtWork::new(presence.clone(), &config.node_name));
         let sessions =
@@ -165,6 +188,7 @@ impl Server {
             host,
             transport,
             answers,
+            relay,
             flusher,
             listener: token,
             serving,
@@ -205,6 +229,9 @@ impl Server {
         }
         if tokio::time::timeout(LAST_STEPS, self.flusher.stop()).await.is_err() {
             tracing::warn!("some changes of presence were not told in time");
+        }
+        if let Some(relay) = self.relay {
+            relay.stop().await;
         }
         self.listener.cancel();
         if tokio::time::timeout(LAST_STEPS, self.serving).await.is_err() {

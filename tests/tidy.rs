@@ -122,7 +122,8 @@ fn the_check_of_layers_sees_grouped_and_nested_imports() {
 fn only_the_rooms_that_may_know_a_crate_name_it() {
     let rooms = [
         ("axum::", vec!["transport", "http", "server"]),
-        ("sqlx::", vec!["store"]),
+        ("sqlx::", vec!["store", "pubsub"]),
+        ("async_nats::", vec!["pubsub"]),
         ("tokio_tungstenite::", vec!["transport", "protocol", "cli"]),
         ("anyhow::", vec!["cli"]),
         ("clap::", vec!["cli", "config"]),

@@ -70,6 +70,44 @@ impl Bench {
     }
 }
 
+fn head(last: u64) -> Arc<Published> {
+    message(Kind::Head { last }, "")
+}
+
+#[test]
+fn l7_a_hint_beyond_what_is_held_is_a_gap_and_any_other_is_nothing() {
+    let mut bench = Bench::live(3);
+    assert_eq!(bench.deliver(&head(3)), Effect::Nothing);
+    assert_eq!(bench.deliver(&head(6)), Effect::Repair);
+    assert_eq!(bench.gate.need(), Need::Page(3));
+    assert_eq!(bench.deliver(&head(9)), Effect::Nothing);
+    assert_eq!(bench.page(6, 10), Paged::More);
+    assert_eq!(bench.page(9, 10), Paged::CaughtUp);
+    bench.deliver(&logged(10, 10));
+    assert_eq!(bench.seen, [4, 5, 6, 7, 8, 9, 10]);
+    assert!(bench.events.is_empty(), "a hint is never shown");
+}
+
+#[test]
+fn l7_a_hint_during_a_join_counts_when_it_is_answered() {
+    for (hint, need) in [(5, Need::Nothing), (8, Need::Page(5))] {
+        let mut bench = Bench::new();
+        bench.deliver(&head(hint));
+        bench.open(Some(Cursor { position: 5, complete: true }));
+        bench.with(|gate, emit| gate.refreshed(emit));
+        assert_eq!(bench.gate.need(), need, "{hint}");
+    }
+    let mut bench = Bench::new();
+    bench.deliver(&head(7));
+    bench.deliver(&logged(6, 7));
+    bench.open(Some(Cursor { position: 5, complete: true }));
+    assert_eq!((bench.gate.need(), &bench.seen[..]), (Need::Nothing, &[6, 7][..]), "what it hints at was held");
+    let mut bench = Bench::new();
+    bench.deliver(&head(7));
+    bench.open(None);
+    assert_eq!(bench.gate.need(), Need::Nothing, "a channel without a log");
+}
+
 #[test]
 fn records_in_order_pass() {
     let mut bench = Bench::live(3);

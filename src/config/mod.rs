@@ -17,15 +17,19 @@ pub use self::{
 };
 use self::{sources::Sources, values::Parsed};
 use crate::{
-    agent::{Spec, openai},
+    agent::{Secret, Spec, openai},
     telemetry,
 };
 
 /// How nodes tell each other of events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bus {
     /// Within this process: the only node of its database.
     Local,
+    /// LISTEN and NOTIFY, on a direct connection to this URL.
+    Postgres(Secret),
+    /// The NATS server at this URL.
+    Nats(Secret),
 }
 
 /// How clients prove who they are.
@@ -133,13 +137,25 @@ impl Config {
         if let Some(option) = Opt::named("node-name").filter(|option| !sources.is_given(option.name)) {
             sources.add(option, around.host_name.clone(), Source::Default);
         }
+        if let Some(option) = Opt::named("bus").filter(|option| !sources.is_given(option.name)) {
+            let default = if is_postgres(&sources) { "postgres" } else { "local" };
+            sources.add(option, default.to_owned(), Source::Default);
+        }
         let reader = Reader { sources: &sources };
         let (agents, of_agents) = reader.agents()?;
         let config = reader.config(agents)?;
         reader.check(&config)?;
         let effective = reader.effective().chain(of_agents).collect();
-        Ok(Loaded { config, effective, warnings: sources.warnings })
+        let doubt = reader.doubtful_bus(&config.bus);
+        let warnings = sources.warnings.into_iter().chain(doubt).collect();
+        Ok(Loaded { config, effective, warnings })
     }
+}
+
+/// Whether sessions are stored in Postgres.
+fn is_postgres(sources: &Sources) -> bool {
+    let url = Opt::named("database-url").and_then(|option| sources.get(option));
+    url.is_some_and(|given| given.text.starts_with("postgres:") || given.text.starts_with("postgresql:"))
 }
 
 /// Reads values by the names of their options.
@@ -156,7 +172,7 @@ impl Reader<'_> {
             database: self.get("database-url", values::database)?,
             migrate: !self.get("no-migrate", switch)?,
             database_pool: self.get("database-pool", count(1, 1_000))?,
-            bus: self.get("bus", choice(&[("local", Bus::Local)]))?,
+            bus: self.bus()?,
             node_name: self.get("node-name", values::label)?,
             exclusive_node_name: self.get("exclusive-node-name", switch)?,
             lease_ttl: self.get("lease-ttl", duration_from(millisecond))?,
@@ -180,6 +196,38 @@ impl Reader<'_> {
             log_format: self
                 .get("log-format", choice(&[("text", telemetry::Format::Text), ("json", telemetry::Format::Json)]))?,
         })
+    }
+
+    /// The bus, and where it is.
+    fn bus(&self) -> Result<Bus, Error> {
+        let direct = self.get_optional("bus-url", values::postgres_url)?;
+        match self.get("bus", values::bus)? {
+            values::BusKind::Local => Ok(Bus::Local),
+            values::BusKind::Nats(url) => Ok(Bus::Nats(url)),
+            values::BusKind::Postgres if !is_postgres(self.sources) => {
+                let rule = "a bus over Postgres needs a database-url of Postgres: give local, or nats://host:4222";
+                Err(self.refused("bus", rule.to_owned()))
+            }
+            values::BusKind::Postgres => match direct {
+                Some(url) => Ok(Bus::Postgres(url)),
+                None => Ok(Bus::Postgres(self.get("database-url", values::postgres_url)?)),
+            },
+        }
+    }
+
+    /// What may be meant, and may be a mistake.
+    fn doubtful_bus(&self, bus: &Bus) -> Option<String> {
+        let has_url = Opt::named("bus-url").is_some_and(|option| self.sources.is_given(option.name));
+        match bus {
+            Bus::Postgres(_) => None,
+            _ if has_url => Some("bus-url is not used: it is for bus postgres".to_owned()),
+            Bus::Local if is_postgres(self.sources) => Some(
+                "bus local on Postgres is for one server alone: others see its events only by comparing with the \
+                 database"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
     }
 
     /// What no single option can be blamed for.

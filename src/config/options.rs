@@ -36,7 +36,13 @@ pub const OPTIONS: &[Opt] = &[
     Opt { also: Some("DATABASE_URL"), ..opt("database-url", "sqlite:rejoin.db", "URL", "Where sessions are stored") },
     opt("no-migrate", "false", "", "Refuse to start on a database that needs a migration"),
     opt("database-pool", "8", "COUNT", "Connections to the database"),
-    opt("bus", "local", "BUS", "How nodes tell each other of events"),
+    optional(
+        "bus",
+        "BUS",
+        "How nodes tell each other of events: local, postgres or nats://HOST:PORT [default: local on SQLite, postgres \
+         on Postgres]",
+    ),
+    optional("bus-url", "URL", "Direct connection for bus postgres where database-url leads to a pooler"),
     optional("node-name", "NAME", "This node's label [default: the host name]"),
     opt("exclusive-node-name", "false", "", "Promise that no two nodes use this node's name at once"),
     opt("lease-ttl", "6s", "DURATION", "How long a node that stands still keeps its turns"),

@@ -4,7 +4,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{agent::Secret, telemetry};
+use crate::{
+    agent::Secret,
+    pubsub::{Nats, Postgres},
+    telemetry,
+};
 
 /// A value, or what would have been accepted.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -95,6 +99,33 @@ pub(super) fn database(text: &str) -> Parsed<PathBuf> {
         Some(path) if !path.is_empty() && !path.starts_with(":memory:") && !path.contains('?') => Ok(path.into()),
         _ => Err("give sqlite:PATH, the path of a file, without parameters".to_owned()),
     }
+}
+
+/// A bus, as it is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum BusKind {
+    Local,
+    Postgres,
+    Nats(Secret),
+}
+
+/// `local`, `postgres`, or the address of a NATS server.
+pub(super) fn bus(text: &str) -> Parsed<BusKind> {
+    match text {
+        "local" => Ok(BusKind::Local),
+        "postgres" => Ok(BusKind::Postgres),
+        _ if text.starts_with("nats:") || text.starts_with("tls:") => {
+            Nats::new(text).map(|_| BusKind::Nats(Secret::new(text)))
+        }
+        _ => Err("give local, postgres or nats://host:4222".to_owned()),
+    }
+}
+
+/// A URL of a Postgres database.
+pub(super) fn postgres_url(text: &str) -> Parsed<Secret> {
+    let rule = "give a URL such as postgres://user@host/database";
+    let is_one = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    if is_one && Postgres::new(text).is_ok() { Ok(Secret::new(text)) } else { Err(rule.to_owned()) }
 }
 
 /// A label that fits on one line.
@@ -208,6 +239,21 @@ mod tests {
             assert!(database(bad).unwrap_err().starts_with("give sqlite:PATH"), "{bad}");
         }
         assert_eq!(database("postgres://u:p@h/d").unwrap_err(), "this release stores in SQLite: use sqlite:PATH");
+    }
+
+    #[test]
+    fn buses_are_named_or_are_addresses() {
+        assert_eq!((bus("local"), bus("postgres")), (Ok(BusKind::Local), Ok(BusKind::Postgres)));
+        for good in ["nats://h:4222", "nats://u:p@h", "tls://h/cluster-2"] {
+            assert_eq!(bus(good), Ok(BusKind::Nats(Secret::new(good))));
+        }
+        for bad in ["", "nats", "redis://h", "nats://", "nats://h/a b", "postgres://h/d"] {
+            assert!(bus(bad).unwrap_err().starts_with("give "), "{bad}");
+        }
+        assert!(postgres_url("postgres://u:p@h:5432/d?sslmode=disable").is_ok());
+        for bad in ["", "postgres", "sqlite:x.db", "postgres://h:port/d"] {
+            assert!(postgres_url(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -64,10 +64,12 @@ async fn healthz() -> Response {
     json("{\"ok\":true}".to_owned())
 }
 
-/// Ready: the store answered the newest renewal, the lease holds, and nothing is shutting down.
+/// Ready: the store answered the newest renewal, the lease holds, and nothing is shutting down. A bus that is away does
+/// not end that: events of other nodes come all the same, later.
 async fn readyz(State(api): State<Api>) -> Response {
     let (ready, draining) = (api.sessions.is_ready(), api.sessions.is_draining());
-    let body = json(format!("{{\"ready\":{ready},\"draining\":{draining}}}"));
+    let bus = api.sessions.bus().name();
+    let body = json(format!("{{\"ready\":{ready},\"draining\":{draining},\"bus\":\"{bus}\"}}"));
     if ready { body } else { (StatusCode::SERVICE_UNAVAILABLE, body).into_response() }
 }
 

@@ -129,6 +129,17 @@ pub enum Status {
     Connected,
 }
 
+impl Status {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Away => "away",
+            Self::Connected => "connected",
+        }
+    }
+}
+
 /// What went over the bus so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {

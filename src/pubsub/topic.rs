@@ -70,6 +70,9 @@ impl Topic {
         let members = self.lock();
         if let Kind::Logged { last, .. } | Kind::Head { last } = message.kind {
             self.delivered.fetch_max(last, Ordering::Relaxed);
+        } else if let Kind::Control(_) = message.kind {
+            // Those who come back begin anew, perhaps with another log.
+            self.delivered.store(0, Ordering::Relaxed);
         }
         let wanted = members.slots.iter().flatten().filter(|(id, _)| Some(*id) != skipped);
         wanted.inspect(|(_, subscriber)| subscriber.deliver(message)).count()

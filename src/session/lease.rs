@@ -31,6 +31,8 @@ pub(super) async fn keep(inner: Arc<Inner>) {
             biased;
             () = inner.stop.cancelled() => return,
             _ = ticks.tick() => inner.renew(&found).await,
+            // A cancel waits for a turn that runs here: what it is stands in the store.
+            () = inner.renew_now.notified() => inner.renew(&found).await,
         }
     }
 }
@@ -149,6 +151,7 @@ impl Inner {
     fn new_history(&self) {
         tracing::error!("the store's history has changed: ending what runs here and every session's channels");
         self.runners.stop_all(Stop::Fenced);
+        self.heads.forget_all();
         for topic in self.pubsub.topic_names() {
             if topic.starts_with(super::TOPIC_PREFIX) {
                 self.restart_channels(&topic);

@@ -19,8 +19,8 @@ use crate::{
         machine::{Applied, Refused},
     },
     protocol::{Broadcast, Payload},
-    pubsub::{Kind, PubSub, Published},
-    session::topic_of,
+    pubsub::{Kind, NodeId, PubSub, Published},
+    session::{topic_of, wake},
     store::{self, Appended, Item, Store},
 };
 
@@ -67,6 +67,8 @@ struct Shared {
     in_flight: Mutex<HashMap<Arc<str>, usize>>,
     /// Who waits for the end of a turn.
     waiters: Mutex<HashMap<String, Vec<oneshot::Sender<()>>>>,
+    /// Nodes that wait for the end of a turn that runs here.
+    waiting_nodes: Mutex<HashMap<String, Vec<NodeId>>>,
 }
 
 /// Items that wait for the batch before them; a caller whose item does not fit waits.
@@ -122,12 +124,45 @@ impl Log {
         lock(&self.shared.in_flight).contains_key(session)
     }
 
-    /// A future that is ready when a turn's terminal event has been committed here after this call. Dropping it leaves
-    /// nothing behind.
+    /// A future that is ready when a turn's terminal event has been committed here after this call, or another node has
+    /// said that it has ended. Dropping it leaves nothing behind.
     pub(super) fn end_of(&self, turn_id: &str) -> EndOf {
         let (sender, ended) = oneshot::channel();
         lock(&self.shared.waiters).entry(turn_id.to_owned()).or_default().push(sender);
         EndOf { turn_id: turn_id.to_owned(), ended, shared: self.shared.clone() }
+    }
+}
+
+/// Nodes that may wait for the end of one turn; a node that finds no place asks again by itself.
+const WAITING_NODES: usize = 64;
+
+impl Log {
+    /// Another node waits for the end of a turn that runs here. To be undone by [`Log::forget`] when it runs no more.
+    pub(super) fn tell_end_to(&self, turn_id: &str, node: NodeId) {
+        let mut waiting = lock(&self.shared.waiting_nodes);
+        let nodes = waiting.entry(turn_id.to_owned()).or_default();
+        if nodes.len() < WAITING_NODES && !nodes.contains(&node) {
+            nodes.push(node);
+        }
+    }
+
+    /// A turn runs here no more, however that came.
+    pub(super) fn forget(&self, turn_id: &str) {
+        lock(&self.shared.waiting_nodes).remove(turn_id);
+    }
+
+    /// A turn is said to have ended: whoever waits for that looks.
+    pub(super) fn ended(&self, turn_id: &str) {
+        self.shared.ended(turn_id);
+    }
+}
+
+impl Shared {
+    fn ended(&self, turn_id: &str) {
+        for waiter in lock(&self.waiters).remove(turn_id).unwrap_or_default() {
+            // One that has gone needs no answer.
+            let _gone = waiter.send(());
+        }
     }
 }
 
@@ -284,7 +319,7 @@ impl Publisher {
 
     fn publish(&self, appended: &Appended) {
         let topic = topic_of(&appended.session);
-        if self.pubsub.subscribers(&topic) > 0 {
+        if self.pubsub.wants_log(&topic) {
             let topic: Arc<str> = topic.into();
             let mut rest = appended.events.as_slice();
             while let Some(first) = rest.first() {
@@ -299,10 +334,9 @@ impl Publisher {
             let terminal =
                 matches!(event.kind, EventKind::TurnCompleted | EventKind::TurnFailed | EventKind::TurnCancelled);
             if let Some(turn_id) = event.turn_id.as_deref().filter(|_| terminal) {
-                let waiters = lock(&self.shared.waiters).remove(turn_id).unwrap_or_default();
-                for waiter in waiters {
-                    // One that has gone needs no answer.
-                    let _gone = waiter.send(());
+                self.shared.ended(turn_id);
+                for node in lock(&self.shared.waiting_nodes).remove(turn_id).unwrap_or_default() {
+                    wake::ended(&self.pubsub, &node, turn_id);
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! run by a live owner, or is being ended, once, with what it streamed.
 
 mod error;
+mod heads;
 mod judge;
 mod lease;
 mod log;
@@ -12,6 +13,7 @@ mod owner;
 mod recovery;
 mod requests;
 mod snapshot;
+mod wake;
 
 use std::{
     sync::{
@@ -21,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::requests::{fields, lenient_fields};
@@ -38,7 +41,7 @@ use crate::{
         machine::{Applied, Op},
         turn::Liveness,
     },
-    pubsub::PubSub,
+    pubsub::{PubSub, Status, Watcher},
     store::{self, Item, NewNode, Store},
 };
 
@@ -97,6 +100,10 @@ struct Inner {
     runners: Runners,
     judge: Mutex<Judge>,
     seen: RwLock<Seen>,
+    heads: Arc<heads::Heads>,
+    /// Rung for a renewal that does not wait for its time.
+    renew_now: Notify,
+    _ears: wake::Ears,
     draining: AtomicBool,
     tasks: TaskTracker,
     /// Ends what repeats: renewals, sweeps, compaction.
@@ -135,14 +142,17 @@ impl Sessions {
         let first = store.renew(&owner.incarnation, ids::beat()).await?;
         let (tasks, log_closed) = (TaskTracker::new(), CancellationToken::new());
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| {
-            let weak = weak.clone();
+            let runs = weak.clone();
             let on_started = Box::new(move |session: &Arc<str>, turn: Turn| {
-                if let Some(inner) = weak.upgrade() {
+                if let Some(inner) = runs.upgrade() {
                     inner.run(session.clone(), turn);
                 }
             });
             let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started, log_closed.clone());
             tasks.spawn(task);
+            let (heads, ears) = (Arc::<heads::Heads>::default(), wake::Ears::open(&pubsub, weak));
+            let watcher: Arc<dyn Watcher> = heads.clone();
+            pubsub.watch(&watcher);
             Inner {
                 store,
                 pubsub,
@@ -158,6 +168,9 @@ impl Sessions {
                     current: true,
                     history: first.history,
                 }),
+                heads,
+                renew_now: Notify::new(),
+                _ears: ears,
                 options,
                 draining: AtomicBool::new(false),
                 tasks,
@@ -168,6 +181,9 @@ impl Sessions {
         inner.recover_everything().await?;
         inner.tasks.spawn(lease::keep(inner.clone()));
         inner.tasks.spawn(recovery::compact(inner.clone()));
+        if inner.store.scope().is_some() {
+            inner.tasks.spawn(heads::keep(inner.clone()));
+        }
         Ok(Self { inner })
     }
 
@@ -180,6 +196,11 @@ impl Sessions {
     pub fn is_ready(&self) -> bool {
         let seen = self.inner.seen();
         seen.current && !self.is_draining() && seen.renewed.elapsed() < self.inner.options.lease_ttl
+    }
+
+    /// How the bus between nodes is. Without it this node works, and learns late what others do.
+    pub fn bus(&self) -> Status {
+        self.inner.pubsub.status()
     }
 
     /// Whether the shutdown has begun.

@@ -109,7 +109,7 @@ impl Runners {
     }
 
     /// Tells every runner of a session to stop.
-    fn stop_session(&self, session: &str, why: Stop) {
+    pub(super) fn stop_session(&self, session: &str, why: Stop) {
         self.map.iter().filter(|entry| &*entry.session == session).for_each(|entry| signal(&entry.stop, why));
     }
 }
@@ -146,6 +146,7 @@ impl Inner {
             }
             inner.observer.ended(&session, &turn);
             inner.runners.remove(&turn.id);
+            inner.log.forget(&turn.id);
         });
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::time;
 
-use super::{Error, Inner, Sessions, owner::Stop};
+use super::{Error, Inner, Sessions, owner::Stop, wake};
 use crate::{
     ids,
     model::{
@@ -20,6 +20,8 @@ use crate::{
 const CANCEL_PATIENCE: Duration = Duration::from_secs(7);
 /// After this long others than the owner may carry it out (T6).
 const FORCE_AFTER: Duration = super::recovery::INTENT_PATIENCE;
+/// Pauses between looks at a turn that runs on another node.
+const LOOKS: [Duration; 3] = [Duration::from_millis(300), Duration::from_millis(700), Duration::from_secs(2)];
 const MAX_METADATA: usize = 16 * 1024;
 const MAX_TITLE: usize = 1_000;
 
@@ -295,7 +297,7 @@ impl Sessions {
                 return Err(Error::Unavailable);
             };
             for turn_id in &interrupted {
-                inner.runners.stop(turn_id, Stop::Intent);
+                inner.signal_intent(turn_id);
             }
             Ok(SendAnswer { message_id, turn_id, seq, duplicate })
         })
@@ -331,7 +333,17 @@ impl Sessions {
             Applied { done: Done::Intended { term }, .. } => term,
             _ => return Err(Error::Unavailable),
         };
-        self.inner.runners.stop(&turn_id, Stop::Intent);
+        let runs_here = self.inner.signal_intent(&turn_id);
+        let looks = async {
+            // Another node's word that it has ended may be lost.
+            for pause in LOOKS.into_iter().filter(|_| !runs_here) {
+                time::sleep(pause).await;
+                if let Ok(Applied { done: Done::Ended { .. }, .. }) = self.inner.write(&session, ask()).await {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         let force = async {
             time::sleep(FORCE_AFTER).await;
             let op = Op::Force { turn_id: turn_id.clone(), term };
@@ -343,6 +355,7 @@ impl Sessions {
         let waited = time::timeout(CANCEL_PATIENCE, async {
             tokio::select! {
                 () = ended => {}
+                () = looks => {}
                 () = force => {}
             }
         });
@@ -384,6 +397,17 @@ impl Sessions {
 }
 
 impl Inner {
+    /// A cancel for a turn is durable: tells its runner, or the node that has it. Whether it runs here.
+    fn signal_intent(&self, turn_id: &str) -> bool {
+        let here = self.runners.has(turn_id);
+        if here {
+            self.runners.stop(turn_id, Stop::Intent);
+        } else {
+            wake::intent(&self.pubsub, turn_id);
+        }
+        here
+    }
+
     /// The agent of that name, or the one that answers where none is named.
     fn agent_name(&self, asked: Option<&str>) -> Result<String, Error> {
         let name = asked.unwrap_or_else(|| self.agents.default_name());

@@ -97,6 +97,9 @@ impl Sessions {
     /// [`Error::Invalid`] for an id that cannot be one, [`Error::NotFound`], [`Error::Unavailable`].
     pub async fn join(&self, session: &str, from: From, create: bool) -> Result<Joined, Error> {
         let cut = self.inner.reconciled_cut(session, Some(&from), create).await?;
+        if !self.inner.heads.joined(&cut) {
+            self.inner.log_changed(session);
+        }
         Ok(self.inner.joined(&cut))
     }
 

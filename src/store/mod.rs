@@ -311,6 +311,12 @@ pub trait Store: Send + Sync + 'static {
     /// The whole epoch and the head of each of these sessions that is there, in no order: one query for all.
     async fn heads(&self, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>>;
 
+    /// Names what this store holds, the same for all nodes that share it and for nobody else; `None` where no other
+    /// node can share it. Known once the store is open.
+    fn scope(&self) -> Option<Arc<str>> {
+        None
+    }
+
     /// Sessions with an orphan, or with a queued turn and a free slot; at most `limit`.
     async fn needs_work(&self, limit: usize) -> Result<Vec<Arc<str>>>;
 

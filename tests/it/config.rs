@@ -54,7 +54,7 @@ fn what_cannot_be_used_ends_with_two_and_one_line_and_nothing_on_stdout() {
             &["check-config"],
             &[("REJOIN_BUS", "kafka")],
             "",
-            "error: bus: \"kafka\" (from REJOIN_BUS) is not accepted: give local",
+            "error: bus: \"kafka\" (from REJOIN_BUS) is not accepted: give local, postgres or nats://host:4222",
         ),
         (&["migrate"], &[], "listen = 5", "error: listen: \"5\" (from rejoin.toml) is not accepted"),
         (&[], &[], "colour = 5", "error: colour: there is no such key (in rejoin.toml): use one of listen,"),

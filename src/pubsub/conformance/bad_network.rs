@@ -1,37 +1,15 @@
 //! What a bus that loses, repeats and reorders can do: nothing is shown twice, and a reader of the log misses nothing.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::{LIMIT, Node, Server, World, forms, until};
+use super::{LIMIT, Node, Reader, Server, World, forms, until};
 use crate::{
     protocol::Payload,
     pubsub::{
-        Bus, Kind, Local, Published, Subscriber,
+        Bus, Kind, Local,
         lossy::{Lossy, Mischief},
     },
 };
-
-/// A reader as a channel is one: shows what follows, and reads the log where something is missing.
-#[derive(Default)]
-struct Reader {
-    log: Arc<Mutex<Vec<u64>>>,
-    shown: Mutex<Vec<u64>>,
-}
-
-impl Subscriber for Reader {
-    fn deliver(&self, message: &Arc<Published>) {
-        let mut shown = self.shown.lock().unwrap();
-        let position = shown.last().copied().unwrap_or(0);
-        match message.kind {
-            Kind::Logged { first, last } if first == position + 1 => shown.extend(first..=last),
-            Kind::Logged { last, .. } | Kind::Head { last } if last > position => {
-                let log = self.log.lock().unwrap();
-                shown.extend(log.iter().filter(|seq| **seq > position));
-            }
-            _ => {}
-        }
-    }
-}
 
 fn mischievous(bus: Arc<dyn Bus>, seed: u64) -> World {
     let mischief = Mischief { seed, drop: seed % 4 * 10, repeat: 30, hold: 30 };
@@ -64,20 +42,19 @@ async fn broadcasts_are_shown_at_most_once(a: &Node, b: &Node) {
 
 async fn a_reader_of_the_log_misses_nothing(a: &Node, b: &Node) {
     const RECORDS: u64 = 400;
-    let reader = Arc::new(Reader::default());
-    let _subscription = b.pubsub.subscribe("session:1", reader.clone());
+    let (reader, _watcher, _reading) = Reader::at(b, "session:1");
     let _at_b = b.join("session:1", a).await;
     for seq in 1..=RECORDS {
-        reader.log.lock().unwrap().push(seq);
+        reader.append(seq);
         a.append("session:1", seq);
     }
     until("all is shown", || {
         // What compares heads, in a loop: the last record may be among those that were lost.
-        b.pubsub.hint("session:1", RECORDS);
-        reader.shown.lock().unwrap().len() as u64 >= RECORDS
+        reader.compare();
+        reader.shown().last() == Some(&RECORDS)
     })
     .await;
-    assert_eq!(*reader.shown.lock().unwrap(), (1..=RECORDS).collect::<Vec<_>>());
+    assert_eq!(reader.shown(), (1..=RECORDS).collect::<Vec<_>>());
 }
 
 async fn exercise(world: World, seed: u64) {

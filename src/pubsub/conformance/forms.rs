@@ -7,11 +7,11 @@ use crate::pubsub::{Local, Nats, Postgres};
 
 #[path = "../../../tests/it/support/nats.rs"]
 mod nats;
-#[path = "../../../tests/it/support/postgres.rs"]
-mod postgres;
+#[path = "../../../tests/it/support/postgres_server.rs"]
+mod postgres_server;
 
 use nats::NatsServer;
-use postgres::PostgresServer;
+use postgres_server::PostgresServer;
 
 impl Server for Local {
     fn stop(&mut self) {
