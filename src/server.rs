@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    agent::{self, Registry},
+    agent::{self, Registry, Secret},
     auth::Identity,
     channel::{self, Host, Router},
     channels::{
@@ -18,13 +18,13 @@ use crate::{
         room::{self, Shared as Rooms},
         session::{AgentsAtWork, Shared},
     },
-    config::{self, Config},
+    config::{self, Config, Database},
     http::{Api, Guard},
     presence::{self, Flusher, Tracker},
     pubsub::{self, PubSub, Relay},
     session::{self, Sessions},
     shutdown::Shutdown,
-    store::{self, Sqlite, Store, sqlite},
+    store::{self, Postgres, Sqlite, Store, postgres, sqlite},
     transport::{self, Connect, Origins, Refused},
 };
 
@@ -101,9 +101,35 @@ pub async fn migrate(config: &Config, new_history: bool) -> Result<(), Error> {
     Ok(())
 }
 
-async fn open(config: &Config, migrate: bool) -> Result<Sqlite, Error> {
-    let readers = u32::try_from(config.database_pool).unwrap_or(u32::MAX);
-    Ok(Sqlite::open(&config.database, &sqlite::Options { readers, migrate }).await?)
+async fn open(config: &Config, migrate: bool) -> Result<Arc<dyn Store>, Error> {
+    let connections = u32::try_from(config.database_pool).unwrap_or(u32::MAX);
+    Ok(match &config.database {
+        Database::Sqlite(path) => {
+            Arc::new(Sqlite::open(path, &sqlite::Options { readers: connections, migrate }).await?)
+        }
+        Database::Postgres(url) => {
+            // A lock is given up before its holder could be taken for dead.
+            let lock_limit = config.lease_renew;
+            let transaction_pooling = may_be_pooled(&config.bus, url);
+            let options = postgres::Options {
+                connections,
+                migrate,
+                lock_limit,
+                transaction_pooling,
+                ..postgres::Options::default()
+            };
+            Arc::new(Postgres::open(url.expose(), &options).await?)
+        }
+    })
+}
+
+/// Whether the store's address may be that of a proxy that pools transactions: where LISTEN does not need it.
+fn may_be_pooled(bus: &config::Bus, url: &Secret) -> bool {
+    match bus {
+        config::Bus::Local => false,
+        config::Bus::Postgres(direct) => direct != url,
+        config::Bus::Nats(_) => true,
+    }
 }
 
 /// The topics of this node, and what keeps it on its bus. Nodes share a log where they share the store.
@@ -160,7 +186,7 @@ impl Server {
             .await
             .map_err(|source| Error::Listen { address: config.listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-        let store: Arc<dyn Store> = Arc::new(open(&config, config.migrate).await?);
+        let store = open(&config, config.migrate).await?;
         let ((pubsub, relay), answers) = (topics(&config, &*store)?, TaskTracker::new());
         if let Some(relay) = &relay {
             // One that cannot be reached is tried on, and has said so.

@@ -23,7 +23,7 @@ use std::{
 
 use rejoin::{
     agent::Registry,
-    config::{Config, Flags, Surroundings},
+    config::{Config, Database, Flags, Surroundings},
     server::Server,
 };
 use tempfile::TempDir;
@@ -80,7 +80,7 @@ async fn session_server() -> (Server, TempDir) {
         Surroundings { variables: BTreeMap::new(), directory: folder.path().to_owned(), host_name: "bench".to_owned() };
     let mut config = Config::load_in(&Flags::default(), &around).unwrap().config;
     config.listen = "127.0.0.1:0".parse().unwrap();
-    config.database = folder.path().join("bench.db");
+    config.database = Database::Sqlite(folder.path().join("bench.db"));
     // The clients send no heartbeats, so that an idle connection is one where nothing happens.
     config.idle_timeout = Duration::from_secs(3_600);
     let agents = Registry::build(&config.agent, &config.agents).unwrap();

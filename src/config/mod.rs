@@ -32,6 +32,15 @@ pub enum Bus {
     Nats(Secret),
 }
 
+/// Where sessions are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A file, for one server at a time.
+    Sqlite(PathBuf),
+    /// A database of a server, by its address with user and password, for any number of servers.
+    Postgres(Secret),
+}
+
 /// How clients prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
@@ -44,8 +53,8 @@ pub enum Auth {
 pub struct Config {
     /// Address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The SQLite file.
-    pub database: PathBuf,
+    /// Where sessions are stored.
+    pub database: Database,
     /// Whether to bring the database up to date at start; otherwise one that needs it is refused.
     pub migrate: bool,
     /// Connections to the database.

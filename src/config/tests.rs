@@ -38,13 +38,22 @@ fn nothing_given_is_the_defaults() {
     let loaded = load(&[], &[], None).unwrap();
     let config = &loaded.config;
     assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 4000)));
-    assert_eq!(config.database, PathBuf::from("rejoin.db"));
+    assert_eq!(config.database, Database::Sqlite("rejoin.db".into()));
     assert_eq!((config.lease_ttl, config.lease_renew), (Duration::from_secs(6), Duration::from_secs(1)));
     assert_eq!((config.max_message_bytes, config.max_frame_bytes), (1_048_576, 262_144));
     assert_eq!((config.agent.as_str(), config.node_name.as_str()), ("echo", "box-1"));
     assert_eq!(config.agents["echo"], Spec::Echo { delay: Duration::from_millis(30) });
     assert!(config.migrate && config.allowed_origins.is_none() && loaded.warnings.is_empty());
     assert_eq!(loaded.effective.len(), OPTIONS.len());
+}
+
+#[test]
+fn the_password_of_a_database_is_shown_nowhere() {
+    let loaded = load(&[], &["DATABASE_URL=postgres://u:s3cret@h/d"], None).unwrap();
+    assert_eq!(shown(&loaded, "database-url").0, "postgres://***@h/d");
+    assert!(!format!("{loaded:?}").contains("s3cret"), "{loaded:?}");
+    let Database::Postgres(url) = loaded.config.database else { panic!("{:?}", loaded.config.database) };
+    assert_eq!(url.expose(), "postgres://u:s3cret@h/d");
 }
 
 #[test]
@@ -144,9 +153,9 @@ fn what_is_refused_names_the_key_its_source_and_what_is_accepted() {
         (&["--log-level=loud"], &[], "", "log-level: \"loud\" (from --log-level) is not accepted: give off, error"),
         (
             &[],
-            &["DATABASE_URL=postgres://u:pw@h/d"],
+            &["DATABASE_URL=mysql://u:pw@h/d"],
             "",
-            "database-url: \"postgres://***@h/d\" (from DATABASE_URL) is not accepted: this release stores in SQLite: use sqlite:PATH",
+            "database-url: \"mysql://***@h/d\" (from DATABASE_URL) is not accepted: give sqlite:PATH",
         ),
         (
             &["--lease-ttl=2s"],

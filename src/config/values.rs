@@ -2,8 +2,9 @@
 //!
 //! Pure. Each function gives the value, or what it accepts as words that finish the sentence "not accepted: …".
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
+use super::Database;
 use crate::{
     agent::Secret,
     pubsub::{Nats, Postgres},
@@ -89,15 +90,21 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| "give an IP address and a port, such as 127.0.0.1:4000 or [::1]:4000".to_owned())
 }
 
-/// `sqlite:PATH`.
-pub(super) fn database(text: &str) -> Parsed<PathBuf> {
-    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err("this release stores in SQLite: use sqlite:PATH".to_owned());
+/// `sqlite:PATH`, or `postgres://…`, which is read whole when it is used.
+pub(super) fn database(text: &str) -> Parsed<Database> {
+    let rule = "give sqlite:PATH, the path of a file, without parameters, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+    if let Some((scheme, rest)) = text.split_once("://")
+        && matches!(scheme, "postgres" | "postgresql")
+    {
+        let good = !rest.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+        return if good { Ok(Database::Postgres(Secret::new(text))) } else { Err(rule.to_owned()) };
     }
     let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
     match path {
-        Some(path) if !path.is_empty() && !path.starts_with(":memory:") && !path.contains('?') => Ok(path.into()),
-        _ => Err("give sqlite:PATH, the path of a file, without parameters".to_owned()),
+        Some(path) if !path.is_empty() && !path.starts_with(":memory:") && !path.contains('?') => {
+            Ok(Database::Sqlite(path.into()))
+        }
+        _ => Err(rule.to_owned()),
     }
 }
 
@@ -226,19 +233,24 @@ mod tests {
     }
 
     #[test]
-    fn databases_are_sqlite_files() {
+    fn databases_are_sqlite_files_or_postgres() {
         for (text, path) in [
             ("sqlite:rejoin.db", "rejoin.db"),
             ("sqlite:/var/lib/r.db", "/var/lib/r.db"),
             ("sqlite:///var/lib/r.db", "/var/lib/r.db"),
             ("sqlite://r.db", "r.db"),
         ] {
-            assert_eq!(database(text), Ok(PathBuf::from(path)), "{text}");
+            assert_eq!(database(text), Ok(Database::Sqlite(path.into())), "{text}");
         }
-        for bad in ["", "rejoin.db", "sqlite:", "sqlite::memory:", "sqlite:r.db?mode=ro", "mysql://x"] {
+        for text in ["postgres://u:p@h/d", "postgresql://h", "postgres://%2Frun%2Fpg/d?sslmode=require"] {
+            assert_eq!(database(text), Ok(Database::Postgres(Secret::new(text))), "{text}");
+        }
+        for bad in [
+            "", "rejoin.db", "sqlite:", "sqlite::memory:", "sqlite:r.db?mode=ro", "mysql://x", "postgres:", "postgres://",
+            "postgres:x", "postgres://h/d x",
+        ] {
             assert!(database(bad).unwrap_err().starts_with("give sqlite:PATH"), "{bad}");
         }
-        assert_eq!(database("postgres://u:p@h/d").unwrap_err(), "this release stores in SQLite: use sqlite:PATH");
     }
 
     #[test]

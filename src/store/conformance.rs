@@ -4,6 +4,7 @@
 //! the trait [`Store`]: no statement, no file, no server. Their helper is a [`World`]: a store, one live node in it,
 //! and everything that was ever appended, so that seqs can be checked to be without a gap.
 
+pub(super) mod locks;
 pub(super) mod log;
 pub(super) mod nodes;
 pub(super) mod reads;
@@ -84,7 +85,8 @@ macro_rules! exercise {
                 the_context_of_a_first_attempt_and_of_a_retry,
                 a_list_filters_and_pages,
                 l5_compaction_drops_only_deltas_of_turns_that_ended_before,
-                a_new_history_changes_every_epoch;
+                a_new_history_changes_every_epoch,
+                l7_heads_of_many_sessions_are_read_at_once;
             nodes:
                 i2_a_node_never_goes_back,
                 a_renewal_of_a_dead_or_missing_row_says_so,

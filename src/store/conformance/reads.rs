@@ -317,3 +317,21 @@ pub(crate) async fn a_new_history_changes_every_epoch(world: &World) {
     let item = send("m");
     assert!(world.op("a", item).await.is_ok(), "the log goes on");
 }
+
+pub(crate) async fn l7_heads_of_many_sessions_are_read_at_once(world: &World) {
+    for (session, notes) in [("a", 0), ("b", 1), ("c", 3)] {
+        world.create(session).await;
+        for n in 0..notes {
+            world.op(session, note(&format!("n{n}"), "x")).await.unwrap();
+        }
+    }
+    let ids = ["c", "nobody", "a", "b"].map(Into::into);
+    let mut heads = world.store.heads(&ids).await.unwrap();
+    heads.sort();
+    let mut expected = Vec::new();
+    for (session, head) in [("a", 0), ("b", 1), ("c", 3)] {
+        expected.push((session.into(), world.cut(session, None).await.epoch, head));
+    }
+    assert_eq!(heads, expected, "those that are there, with their whole epochs");
+    assert!(world.store.heads(&[]).await.unwrap().is_empty());
+}

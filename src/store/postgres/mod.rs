@@ -42,7 +42,8 @@ pub struct Options {
     /// Whether to bring the schema up to date, as opposed to refusing an old one.
     pub migrate: bool,
     /// Whether the address is that of a proxy which lends a server for one transaction at a time (such as pgbouncer with
-    /// `pool_mode = transaction`): then no statement is prepared ahead and each is part of a transaction.
+    /// `pool_mode = transaction`): then no statement is prepared ahead and each is part of a transaction. The address
+    /// may say the same with its parameter `statement-cache-capacity=0`.
     pub transaction_pooling: bool,
     /// The longest wait for a lock, and the longest silence of this server inside a transaction before the database ends
     /// it. At most `lease-renew`.
@@ -65,6 +66,8 @@ impl Default for Options {
 
 /// Connections that are kept for writing, for renewing, and for small changes of nodes.
 const NOT_READERS: u32 = 3;
+/// What an address says of a proxy that lends servers for a transaction.
+const NO_CACHE: &str = "statement-cache-capacity=0";
 /// How long a migration may take.
 const MIGRATION: Duration = Duration::from_secs(3_600);
 
@@ -86,7 +89,8 @@ impl Postgres {
     /// refuses user, password or database, the database is read-only, of a newer version or another program's, or the
     /// role lacks a right; [`Error::Unavailable`] if it cannot be reached.
     pub async fn open(url: &str, options: &Options) -> Result<Self> {
-        let connect = Arc::new(connect_options(url, options)?);
+        let pooled = options.transaction_pooling || url.contains(NO_CACHE);
+        let connect = Arc::new(connect_options(url, pooled)?);
         let place = schema::place(&connect);
         let first = Connections::new(connect.clone(), 1, MIGRATION);
         schema::prepare(&first, &place, options.migrate).await?;
@@ -95,7 +99,7 @@ impl Postgres {
         let with = |count: u32| Connections::new(connect.clone(), most(count), options.patience);
         let begin = Begin::Write(options.lock_limit);
         Ok(Self {
-            committer: Committer { connections: with(1), begin, pooled: options.transaction_pooling },
+            committer: Committer { connections: with(1), begin, pooled },
             renewals: with(1),
             small: with(1),
             readers: with(options.connections.saturating_sub(NOT_READERS).max(1)),
@@ -116,14 +120,14 @@ macro_rules! in_transaction {
     }};
 }
 
-fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions> {
+fn connect_options(url: &str, pooled: bool) -> Result<PgConnectOptions> {
     let refused = |error: sqlx::Error| Error::Refused {
         place: "database-url".to_owned(),
         why: format!("this is no address of a database ({error}); give postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
     };
     let connect = PgConnectOptions::from_str(url).map_err(refused)?.application_name("rejoin");
     let connect = connect.disable_statement_logging();
-    if options.transaction_pooling {
+    if pooled {
         return Ok(connect.statement_cache_capacity(0).extra_float_digits(None));
     }
     Ok(connect)

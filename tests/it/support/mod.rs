@@ -8,10 +8,14 @@ pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod kotlin;
 pub(crate) mod poll;
+#[allow(dead_code, reason = "the unit tests of the store use more of it")]
+pub(crate) mod postgres;
 pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod script;
 pub(crate) mod server;
+#[allow(dead_code, reason = "the unit tests of the store use more of it")]
+pub(crate) mod tcp_proxy;
 pub(crate) mod upstream;
 pub(crate) mod ws;

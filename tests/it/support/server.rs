@@ -8,7 +8,7 @@ use std::{
 
 use rejoin::{
     agent::Registry,
-    config::{Config, Flags, Surroundings},
+    config::{Config, Database, Flags, Surroundings},
     server::Server,
 };
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ pub(crate) fn config(folder: &Path) -> Config {
         Surroundings { variables: BTreeMap::new(), directory: folder.to_owned(), host_name: "test".to_owned() };
     let mut config = Config::load_in(&Flags::default(), &around).unwrap().config;
     config.listen = "127.0.0.1:0".parse().unwrap();
-    config.database = folder.join("rejoin.db");
+    config.database = Database::Sqlite(folder.join("rejoin.db"));
     config.drain_timeout = Duration::from_secs(1);
     config
 }
