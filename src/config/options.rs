@@ -33,7 +33,10 @@ const fn optional(name: &'static str, value: &'static str, help: &'static str) -
 /// Every option, in the order in which they are shown.
 pub const OPTIONS: &[Opt] = &[
     opt("listen", "127.0.0.1:4000", "ADDRESS", "Address to listen on; port 0 picks a free one"),
-    Opt { also: Some("DATABASE_URL"), ..opt("database-url", "sqlite:rejoin.db", "URL", "Where sessions are stored: sqlite:PATH or postgres://…") },
+    Opt {
+        also: Some("DATABASE_URL"),
+        ..opt("database-url", "sqlite:rejoin.db", "URL", "Where sessions are stored: sqlite:PATH or postgres://…")
+    },
     opt("no-migrate", "false", "", "Refuse to start on a database that needs a migration"),
     opt("database-pool", "8", "COUNT", "Connections to the database"),
     optional(

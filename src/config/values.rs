@@ -92,7 +92,8 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
 
 /// `sqlite:PATH`, or `postgres://…`, which is read whole when it is used.
 pub(super) fn database(text: &str) -> Parsed<Database> {
-    let rule = "give sqlite:PATH, the path of a file, without parameters, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+    let rule =
+        "give sqlite:PATH, the path of a file, without parameters, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
     if let Some((scheme, rest)) = text.split_once("://")
         && matches!(scheme, "postgres" | "postgresql")
     {
@@ -246,8 +247,16 @@ mod tests {
             assert_eq!(database(text), Ok(Database::Postgres(Secret::new(text))), "{text}");
         }
         for bad in [
-            "", "rejoin.db", "sqlite:", "sqlite::memory:", "sqlite:r.db?mode=ro", "mysql://x", "postgres:", "postgres://",
-            "postgres:x", "postgres://h/d x",
+            "",
+            "rejoin.db",
+            "sqlite:",
+            "sqlite::memory:",
+            "sqlite:r.db?mode=ro",
+            "mysql://x",
+            "postgres:",
+            "postgres://",
+            "postgres:x",
+            "postgres://h/d x",
         ] {
             assert!(database(bad).unwrap_err().starts_with("give sqlite:PATH"), "{bad}");
         }

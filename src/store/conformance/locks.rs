@@ -28,6 +28,8 @@ pub(crate) trait Intruder: Send + Sync {
     async fn release(&self);
 }
 
+const AT: &str = "2026-11-22T10:00:00.000Z";
+
 /// What the held transaction does before it commits.
 enum Change<'a> {
     Slots(u32),
@@ -98,7 +100,7 @@ pub(crate) async fn t4_no_end_under_a_term_that_ended_while_it_waited(world: &Wo
 /// The turn ends, as far as its row tells, while `op` waits: the answer says how, and nothing is appended.
 async fn ends_meanwhile(world: &World, other: &dyn Intruder, turn: &Turn, op: Op) {
     let head = world.head(S).await;
-    let change = Change::Turn(&turn.id, json!({"status": "completed", "owner": null, "ended_at": 1, "intent": null}));
+    let change = Change::Turn(&turn.id, json!({"status": "completed", "owner": null, "ended_at": AT, "intent": null}));
     let applied = behind(world, other, op, change).await.unwrap();
     assert_eq!(ended(&applied), ("completed", None, false));
     assert_eq!(world.head(S).await, head);
@@ -139,12 +141,15 @@ pub(crate) async fn t8_no_shutdown_ends_a_turn_that_changed_hands_while_it_waite
     assert_eq!(world.head(S).await, 2);
 }
 
-pub(crate) async fn t9_a_turn_that_started_while_its_cancel_waited_is_asked_to_end(world: &World, other: &dyn Intruder) {
+pub(crate) async fn t9_a_turn_that_started_while_its_cancel_waited_is_asked_to_end(
+    world: &World,
+    other: &dyn Intruder,
+) {
     world.create(S).await;
     world.start(S, "m1").await;
     let waiting = turn_id(&world.op(S, send("m2")).await.unwrap());
     let owner = json!({"node": world.node.node, "incarnation": world.node.incarnation});
-    let running = json!({"status": "running", "term": 1, "owner": owner, "started_at": 1, "started_seq": 2});
+    let running = json!({"status": "running", "term": 1, "owner": owner, "started_at": AT, "started_seq": 2});
     let answer = behind(world, other, cancel(&waiting), Change::Turn(&waiting, running)).await;
     assert_eq!(answer.unwrap().done, Done::Intended { term: 1 });
     let turns = world.cut(S, None).await.session.turns;

@@ -11,11 +11,12 @@ use std::{
     sync::Arc,
 };
 
-use sqlx::PgConnection;
-
-use super::super::{
-    Appended, Error, Item, Result,
-    rows::{signed, unsigned},
+use super::{
+    super::{
+        Appended, Error, Item, Result,
+        rows::{signed, unsigned},
+    },
+    db::Db,
 };
 use crate::model::{
     Event, EventKind,
@@ -101,7 +102,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes what is plain of it. To be repeated only as a whole batch: what was written is then judged as written.
-    pub(super) async fn write(&self, connection: &mut PgConnection) -> Result<Written> {
+    pub(super) async fn write(&self, connection: &mut Db) -> Result<Written> {
         let mut turns: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<i64>, Vec<i64>, Vec<i64>) = Default::default();
         for (turn, group) in &self.turns {
             turns.0.push(turn);

@@ -7,8 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::PgConnection;
-
 use super::{
     super::{
         Appended, Committed, Error, Item, Result,
@@ -17,6 +15,7 @@ use super::{
     },
     appends::Plan,
     connect::{Begin, Connections},
+    db::Db,
     load,
     read::Reader,
     write,
@@ -162,7 +161,7 @@ impl Committer {
     }
 }
 
-async fn judge(connection: &mut PgConnection, items: &[&Item], skip: bool) -> Result<Judged> {
+async fn judge(connection: &mut Db, items: &[&Item], skip: bool) -> Result<Judged> {
     load::lock_nodes(connection, items).await?;
     let mut born = load::create_sessions(connection, items).await?;
     let locked = load::lock_sessions(connection, items, skip).await?;
@@ -190,7 +189,7 @@ async fn judge(connection: &mut PgConnection, items: &[&Item], skip: bool) -> Re
 
 /// The items' sessions that are there and were not locked. One that appears only now is judged as not there: it was not.
 async fn skipped(
-    connection: &mut PgConnection,
+    connection: &mut Db,
     items: &[&Item],
     locked: &Sessions,
     born: &HashMap<String, i64>,
@@ -210,12 +209,7 @@ struct Judge {
 }
 
 impl Judge {
-    async fn item(
-        &mut self,
-        connection: &mut PgConnection,
-        item: &Item,
-        born: &mut HashMap<String, i64>,
-    ) -> Result<Outcome> {
+    async fn item(&mut self, connection: &mut Db, item: &Item, born: &mut HashMap<String, i64>) -> Result<Outcome> {
         loop {
             let birth = |session: Session| {
                 let key = born.remove(&*session.id).unwrap_or_default();
@@ -228,7 +222,7 @@ impl Judge {
         }
     }
 
-    async fn load_partial(&mut self, connection: &mut PgConnection, item: &Item, turn_id: String) -> Result<()> {
+    async fn load_partial(&mut self, connection: &mut Db, item: &Item, turn_id: String) -> Result<()> {
         let Some(session) = self.sessions.get_mut(&item.session) else { return Ok(()) };
         let parts = match self.streamed.remove(&turn_id) {
             Some(parts) => parts,

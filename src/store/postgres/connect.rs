@@ -16,23 +16,31 @@ use tokio::{
     time,
 };
 
-use super::super::{Error, Result};
+use super::{
+    super::{Error, Result},
+    db::Db,
+};
+
+/// How long a server may take to let a client in.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// A bounded number of connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Connections {
     options: Arc<PgConnectOptions>,
     permits: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<PgConnection>>>,
+    idle: Arc<Mutex<Vec<Db>>>,
     patience: Duration,
+    /// Whether statements are prepared under names.
+    prepares: bool,
 }
 
 /// One connection, for one use.
 pub(super) struct Loan {
-    connection: PgConnection,
+    db: Db,
     /// Whether it was used before: its server may have gone since.
     pub(super) used: bool,
-    idle: Arc<Mutex<Vec<PgConnection>>>,
+    idle: Arc<Mutex<Vec<Db>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -62,8 +70,8 @@ impl Begin {
 
 impl Connections {
     /// At most `most` connections, none of them opened yet. Whatever takes longer than `patience` has failed.
-    pub(super) fn new(options: Arc<PgConnectOptions>, most: usize, patience: Duration) -> Self {
-        Self { options, permits: Arc::new(Semaphore::new(most.max(1))), idle: Arc::default(), patience }
+    pub(super) fn new(options: Arc<PgConnectOptions>, most: usize, patience: Duration, prepares: bool) -> Self {
+        Self { options, permits: Arc::new(Semaphore::new(most.max(1))), idle: Arc::default(), patience, prepares }
     }
 
     /// A connection, the one that was given back last if there is one; waits while all are lent.
@@ -77,13 +85,20 @@ impl Connections {
         let permit = self.permits.clone().acquire_owned().await.map_err(closed)?;
         let known = idle(&self.idle).pop();
         let used = known.is_some();
-        let connection = match known {
-            Some(connection) => connection,
-            None => PgConnection::connect_with(&self.options)
-                .await
-                .map_err(Error::in_postgres("connecting to the database"))?,
+        let db = match known {
+            Some(db) => db,
+            None => self.connect().await?,
         };
-        Ok(Loan { connection, used, idle: self.idle.clone(), _permit: permit })
+        Ok(Loan { db, used, idle: self.idle.clone(), _permit: permit })
+    }
+
+    async fn connect(&self) -> Result<Db> {
+        let connected = time::timeout(CONNECT.min(self.patience), PgConnection::connect_with(&self.options)).await;
+        let connection = match connected {
+            Ok(connection) => connection.map_err(Error::in_postgres("connecting to the database"))?,
+            Err(_) => return Err(Error::Unavailable { doing: "connecting to the database", source: None }),
+        };
+        Ok(Db { connection, prepares: self.prepares })
     }
 
     /// Whatever `work` comes to within the patience. What it was lent is closed when that is over.
@@ -101,7 +116,7 @@ impl Connections {
     pub(super) async fn begin(&self, doing: &'static str, begin: Begin) -> Result<Transaction> {
         loop {
             let mut loan = self.lend().await?;
-            let begun = sqlx::raw_sql(AssertSqlSafe(begin.sql())).execute(&mut loan.connection).await;
+            let begun = sqlx::raw_sql(AssertSqlSafe(begin.sql())).execute(loan.db()).await;
             match begun.map_err(Error::in_postgres(doing)) {
                 Ok(_) => return Ok(Transaction { loan, doing }),
                 Err(error) if loan.used && error.is_broken_connection() => self.forget_idle(),
@@ -118,24 +133,24 @@ impl Connections {
     /// Closes what is not lent, and lends nothing more.
     pub(super) async fn close(&self) {
         self.permits.close();
-        let connections = std::mem::take(&mut *idle(&self.idle));
-        for connection in connections {
+        let unused = std::mem::take(&mut *idle(&self.idle));
+        for db in unused {
             // A connection that is broken already is closed.
-            let _closed = time::timeout(self.patience, connection.close()).await;
+            let _closed = time::timeout(self.patience, db.connection.close()).await;
         }
     }
 }
 
 impl Loan {
     /// The connection.
-    pub(super) fn db(&mut self) -> &mut PgConnection {
-        &mut self.connection
+    pub(super) fn db(&mut self) -> &mut Db {
+        &mut self.db
     }
 
     /// Gives the connection back after a use that has succeeded, closes it after one that has not.
     pub(super) fn settle<T>(self, answer: Result<T>) -> Result<T> {
         if answer.is_ok() {
-            idle(&self.idle).push(self.connection);
+            idle(&self.idle).push(self.db);
         }
         answer
     }
@@ -149,7 +164,7 @@ pub(super) struct Transaction {
 
 impl Transaction {
     /// The connection.
-    pub(super) fn db(&mut self) -> &mut PgConnection {
+    pub(super) fn db(&mut self) -> &mut Db {
         self.loan.db()
     }
 
@@ -164,6 +179,6 @@ impl Transaction {
 }
 
 /// A short lock; what a panicking holder left is a plain list, true as it is.
-fn idle(mutex: &Mutex<Vec<PgConnection>>) -> std::sync::MutexGuard<'_, Vec<PgConnection>> {
+fn idle(mutex: &Mutex<Vec<Db>>) -> std::sync::MutexGuard<'_, Vec<Db>> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Row};
 
 use super::{
     super::{
@@ -15,6 +15,7 @@ use super::{
         read::folded,
         rows::{self, SessionRow, signed, unsigned},
     },
+    db::Db,
     read::SESSION,
 };
 use crate::{
@@ -36,7 +37,7 @@ fn takers<'a>(items: &[&'a Item]) -> Vec<&'a str> {
 }
 
 /// Keeps the state of the nodes that may take a turn as it is, to the end of the transaction (T2).
-pub(super) async fn lock_nodes(connection: &mut PgConnection, items: &[&Item]) -> Result<()> {
+pub(super) async fn lock_nodes(connection: &mut Db, items: &[&Item]) -> Result<()> {
     let takers = takers(items);
     if takers.is_empty() {
         return Ok(());
@@ -50,7 +51,7 @@ pub(super) async fn lock_nodes(connection: &mut PgConnection, items: &[&Item]) -
 }
 
 /// Inserts the sessions that items ask for and that are not there; their keys by id.
-pub(super) async fn create_sessions(connection: &mut PgConnection, items: &[&Item]) -> Result<HashMap<String, i64>> {
+pub(super) async fn create_sessions(connection: &mut Db, items: &[&Item]) -> Result<HashMap<String, i64>> {
     let now = clock::now();
     let mut new: Vec<Session> = Vec::new();
     for item in items {
@@ -80,7 +81,7 @@ pub(super) async fn create_sessions(connection: &mut PgConnection, items: &[&Ite
 }
 
 /// Locks the items' sessions, as they are after the lock. With `skip`, those that somebody else has locked are left out.
-pub(super) async fn lock_sessions(connection: &mut PgConnection, items: &[&Item], skip: bool) -> Result<Vec<Session>> {
+pub(super) async fn lock_sessions(connection: &mut Db, items: &[&Item], skip: bool) -> Result<Vec<Session>> {
     let ids: HashSet<&str> = items.iter().map(|item| &*item.session).collect();
     let ids: Vec<&str> = ids.into_iter().collect();
     let skip = if skip { "SKIP LOCKED" } else { "" };
@@ -94,7 +95,7 @@ pub(super) async fn lock_sessions(connection: &mut PgConnection, items: &[&Item]
 }
 
 /// Which of the items' sessions are there at all.
-pub(super) async fn existing(connection: &mut PgConnection, ids: Vec<&str>) -> Result<HashSet<String>> {
+pub(super) async fn existing(connection: &mut Db, ids: Vec<&str>) -> Result<HashSet<String>> {
     let found: Vec<String> = sqlx::query_scalar("SELECT id FROM sessions WHERE id = ANY($1)")
         .bind(ids)
         .fetch_all(connection)
@@ -105,7 +106,7 @@ pub(super) async fn existing(connection: &mut PgConnection, ids: Vec<&str>) -> R
 
 /// Locks and reads the queued and running turns of locked sessions, the turns that items name, and all turns of the
 /// prompts that items retry.
-pub(super) async fn turns(connection: &mut PgConnection, sessions: &mut Sessions, items: &[&Item]) -> Result<()> {
+pub(super) async fn turns(connection: &mut Db, sessions: &mut Sessions, items: &[&Item]) -> Result<()> {
     let keys: Vec<i64> = sessions.values().map(|session| session.key).collect();
     let lookups = || items.iter().map(|item| item.op.lookups());
     let named: Vec<&str> = lookups().filter_map(|lookups| lookups.turn).collect();
@@ -136,7 +137,7 @@ pub(super) async fn turns(connection: &mut PgConnection, sessions: &mut Sessions
 }
 
 /// Reads the messages that items name, each with its first turn.
-pub(super) async fn messages(connection: &mut PgConnection, sessions: &mut Sessions, items: &[&Item]) -> Result<()> {
+pub(super) async fn messages(connection: &mut Db, sessions: &mut Sessions, items: &[&Item]) -> Result<()> {
     let key = |item: &Item| sessions.get(&item.session).map(|session| session.key);
     let (keys, ids): (Vec<i64>, Vec<&str>) =
         items.iter().filter_map(|item| Some((key(item)?, item.op.lookups().message?))).unzip();
@@ -164,7 +165,7 @@ pub(super) async fn messages(connection: &mut PgConnection, sessions: &mut Sessi
 
 /// What the turns that these items may end from outside have streamed: orphans, and those that an item names.
 pub(super) async fn partials(
-    connection: &mut PgConnection,
+    connection: &mut Db,
     sessions: &Sessions,
     items: &[&Item],
     nodes: &[Node],
@@ -188,7 +189,7 @@ pub(super) async fn partials(
 }
 
 async fn read_partials(
-    connection: &mut PgConnection,
+    connection: &mut Db,
     keys: Vec<i64>,
     turns: Vec<&str>,
     starts: Vec<i64>,

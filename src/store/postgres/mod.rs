@@ -8,6 +8,7 @@
 mod appends;
 mod commit;
 mod connect;
+mod db;
 mod load;
 mod nodes;
 mod read;
@@ -68,8 +69,6 @@ impl Default for Options {
 const NOT_READERS: u32 = 3;
 /// What an address says of a proxy that lends servers for a transaction.
 const NO_CACHE: &str = "statement-cache-capacity=0";
-/// How long a migration may take.
-const MIGRATION: Duration = Duration::from_secs(3_600);
 
 /// A store in a Postgres database. Cheap to clone.
 #[derive(Clone)]
@@ -92,11 +91,11 @@ impl Postgres {
         let pooled = options.transaction_pooling || url.contains(NO_CACHE);
         let connect = Arc::new(connect_options(url, pooled)?);
         let place = schema::place(&connect);
-        let first = Connections::new(connect.clone(), 1, MIGRATION);
+        let first = Connections::new(connect.clone(), 1, schema::MIGRATION, !pooled);
         schema::prepare(&first, &place, options.migrate).await?;
         first.close().await;
         let most = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-        let with = |count: u32| Connections::new(connect.clone(), most(count), options.patience);
+        let with = |count: u32| Connections::new(connect.clone(), most(count), options.patience, !pooled);
         let begin = Begin::Write(options.lock_limit);
         Ok(Self {
             committer: Committer { connections: with(1), begin, pooled },

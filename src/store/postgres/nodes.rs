@@ -4,14 +4,13 @@
 //! row `FOR KEY SHARE`). Draining and a tombstone take the row `FOR UPDATE` first, so that they and a start wait for
 //! each other: whichever comes second sees what the first did (I5).
 
-use sqlx::PgConnection;
-
 use super::{
     super::{
         Error, NewNode, Renewal, Result,
         read::Snapshot,
         rows::{RunningRow, signed},
     },
+    db::Db,
     read::Reader,
 };
 use crate::{clock, ids::Incarnation};
@@ -20,7 +19,7 @@ use crate::{clock, ids::Incarnation};
 const REMEMBERED: i64 = 20;
 
 /// See [`super::Store::start_node`].
-pub(super) async fn start(connection: &mut PgConnection, node: &NewNode) -> Result<()> {
+pub(super) async fn start(connection: &mut Db, node: &NewNode) -> Result<()> {
     let doing = Error::in_postgres("registering the node");
     if node.process_start && node.exclusive {
         // Held to the end of the transaction: of two starts under one name, the second sees the first's row.
@@ -45,7 +44,7 @@ pub(super) async fn start(connection: &mut PgConnection, node: &NewNode) -> Resu
 }
 
 /// The operator's promise is the proof: every other incarnation of an exclusive name is dead.
-async fn bury_predecessors(connection: &mut PgConnection, node: &NewNode) -> Result<()> {
+async fn bury_predecessors(connection: &mut Db, node: &NewNode) -> Result<()> {
     let doing = Error::in_postgres("setting the tombstones of this name");
     let found: Vec<String> = sqlx::query_scalar(
         "SELECT incarnation FROM nodes WHERE name = $1 AND exclusive AND state <> 'dead' AND incarnation <> $2
@@ -65,7 +64,7 @@ async fn bury_predecessors(connection: &mut PgConnection, node: &NewNode) -> Res
 }
 
 /// See [`super::Store::renew`].
-pub(super) async fn renew(connection: &mut PgConnection, node: &Incarnation, beat: i64) -> Result<Renewal> {
+pub(super) async fn renew(connection: &mut Db, node: &Incarnation, beat: i64) -> Result<Renewal> {
     let doing = Error::in_postgres("renewing the lease");
     let renewed = sqlx::query("UPDATE nodes SET beat = $2 WHERE incarnation = $1 AND state <> 'dead'")
         .bind(&node.0)
@@ -90,20 +89,20 @@ pub(super) async fn renew(connection: &mut PgConnection, node: &Incarnation, bea
 }
 
 /// The state and the beat of a node's row, which is locked from here on.
-async fn lock(connection: &mut PgConnection, node: &Incarnation) -> sqlx::Result<Option<(String, i64)>> {
+async fn lock(connection: &mut Db, node: &Incarnation) -> sqlx::Result<Option<(String, i64)>> {
     sqlx::query_as("SELECT state, beat FROM nodes WHERE incarnation = $1 FOR UPDATE")
         .bind(&node.0)
         .fetch_optional(connection)
         .await
 }
 
-async fn set_state(connection: &mut PgConnection, node: &Incarnation, state: &str) -> sqlx::Result<()> {
+async fn set_state(connection: &mut Db, node: &Incarnation, state: &str) -> sqlx::Result<()> {
     let set = sqlx::query("UPDATE nodes SET state = $2 WHERE incarnation = $1").bind(&node.0).bind(state);
     set.execute(connection).await.map(drop)
 }
 
 /// See [`super::Store::drain_node`].
-pub(super) async fn drain(connection: &mut PgConnection, node: &Incarnation) -> Result<bool> {
+pub(super) async fn drain(connection: &mut Db, node: &Incarnation) -> Result<bool> {
     let doing = Error::in_postgres("announcing the drain");
     let found = lock(connection, node).await.map_err(&doing)?;
     let live = found.is_some_and(|(state, _)| state == "live");
@@ -114,7 +113,7 @@ pub(super) async fn drain(connection: &mut PgConnection, node: &Incarnation) -> 
 }
 
 /// See [`super::Store::bury_node`].
-pub(super) async fn bury(connection: &mut PgConnection, node: &Incarnation, beat: Option<i64>) -> Result<bool> {
+pub(super) async fn bury(connection: &mut Db, node: &Incarnation, beat: Option<i64>) -> Result<bool> {
     let doing = Error::in_postgres("setting a tombstone");
     let found = lock(connection, node).await.map_err(&doing)?;
     let stands = |now: i64| beat.is_none_or(|seen| seen == now);

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, postgres::PgArguments, postgres::PgRow};
+use sqlx::{AssertSqlSafe, Postgres, Row, postgres::PgArguments, postgres::PgRow};
 
-use super::super::{
-    Error, ListQuery, Record, Result,
-    read::{Snapshot, epoch_of},
-    rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
+use super::{
+    super::{
+        Error, ListQuery, Record, Result,
+        read::{Snapshot, epoch_of},
+        rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
+    },
+    db::Db,
 };
 use crate::model::{Node, Turn, machine::Session};
 
@@ -25,7 +28,7 @@ const HISTORY: &str =
      FROM meta m, pg_control_system() c WHERE m.name = 'history'";
 
 /// What a connection sees.
-pub(super) struct Reader<'c>(pub(super) &'c mut PgConnection);
+pub(super) struct Reader<'c>(pub(super) &'c mut Db);
 
 type Texts<'q> = sqlx::query::QueryScalar<'q, Postgres, String, PgArguments>;
 
@@ -167,7 +170,7 @@ impl Snapshot for Reader<'_> {
 }
 
 /// See [`super::Store::list`].
-pub(super) async fn list(connection: &mut PgConnection, query: &ListQuery) -> Result<Vec<Session>> {
+pub(super) async fn list(connection: &mut Db, query: &ListQuery) -> Result<Vec<Session>> {
     let doing = Error::in_postgres("listing sessions");
     let (updated_at, key) = query.after.unwrap_or((i64::MAX, i64::MAX));
     let found: Vec<SessionRow> = sqlx::query_as(AssertSqlSafe(format!(
@@ -198,7 +201,7 @@ pub(super) async fn list(connection: &mut PgConnection, query: &ListQuery) -> Re
 }
 
 /// See [`super::Store::needs_work`].
-pub(super) async fn needs_work(connection: &mut PgConnection, limit: usize) -> Result<Vec<Arc<str>>> {
+pub(super) async fn needs_work(connection: &mut Db, limit: usize) -> Result<Vec<Arc<str>>> {
     let found = sqlx::query_scalar(
         "SELECT s.id FROM turns t JOIN sessions s ON s.key = t.session_key
          LEFT JOIN nodes n ON n.incarnation = t.owner
@@ -216,10 +219,7 @@ pub(super) async fn needs_work(connection: &mut PgConnection, limit: usize) -> R
 }
 
 /// See [`super::Store::heads`].
-pub(super) async fn heads(
-    connection: &mut PgConnection,
-    sessions: &[Arc<str>],
-) -> Result<Vec<(Arc<str>, String, u64)>> {
+pub(super) async fn heads(connection: &mut Db, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>> {
     let history = Reader(connection).history().await?;
     let sessions: Vec<&str> = sessions.iter().map(|id| &**id).collect();
     let found = sqlx::query("SELECT s.id, s.epoch, s.last_seq FROM sessions s WHERE s.id = ANY($1)")

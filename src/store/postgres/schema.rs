@@ -4,15 +4,24 @@
 //! in one transaction under an advisory lock of that transaction, so that several nodes may start at once, also behind a
 //! proxy that lends connections for a transaction only.
 
-use sqlx::{Connection as _, FromRow, PgConnection, migrate::MigrateError, postgres::PgConnectOptions};
+use std::time::Duration;
+
+use sqlx::{
+    FromRow,
+    migrate::{Migration, Migrator},
+    postgres::PgConnectOptions,
+};
 
 use super::{
     super::{Error, Result},
     connect::{Begin, Connections},
+    db::Db,
 };
 
 /// "RJON": who holds this advisory lock brings the schema up to date.
 const MIGRATION_LOCK: i64 = 0x524A_4F4E;
+/// How long a migration may take.
+pub(super) const MIGRATION: Duration = Duration::from_secs(3_600);
 /// Servers older than this lack what the statements need.
 const OLDEST_SERVER: i32 = 130_000;
 
@@ -61,7 +70,7 @@ async fn look(connections: &Connections) -> Result<(Found, Vec<Applied>)> {
     transaction.end(found).await
 }
 
-async fn look_within(connection: &mut PgConnection) -> Result<(Found, Vec<Applied>)> {
+async fn look_within(db: &mut Db) -> Result<(Found, Vec<Applied>)> {
     let doing = Error::in_postgres("looking at the database");
     let found: Found = sqlx::query_as(
         "SELECT current_setting('server_version_num')::int AS server_version, pg_is_in_recovery() AS in_recovery,
@@ -69,12 +78,12 @@ async fn look_within(connection: &mut PgConnection) -> Result<(Found, Vec<Applie
              to_regclass('_sqlx_migrations') IS NOT NULL AS listed,
              coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create",
     )
-    .fetch_one(&mut *connection)
+    .fetch_one(&mut *db)
     .await
     .map_err(&doing)?;
     let versions = if found.listed {
         let applied = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
-        sqlx::query_as(applied).fetch_all(connection).await.map_err(&doing)?
+        sqlx::query_as(applied).fetch_all(db).await.map_err(&doing)?
     } else {
         Vec::new()
     };
@@ -96,9 +105,8 @@ fn examine(found: &Found, applied: &[Applied], may_migrate: bool) -> std::result
     }
     let known = newest_migration();
     let newest = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
-    let migrations = migrations();
     let foreign = |(version, sum): &&Applied| {
-        migrations.iter().any(|known| known.version == *version && known.checksum[..] != sum[..])
+        migrations().iter().any(|known| known.version == *version && known.checksum[..] != sum[..])
     };
     if let Some((version, _)) = applied.iter().find(foreign) {
         return Err(format!(
@@ -129,18 +137,46 @@ fn examine(found: &Found, applied: &[Applied], may_migrate: bool) -> std::result
 }
 
 async fn migrate(connections: &Connections) -> Result<()> {
-    let failed = Error::in_postgres("bringing the schema up to date");
-    let mut loan = connections.lend().await?;
-    let mut transaction = loan.db().begin().await.map_err(&failed)?;
-    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK);
-    lock.execute(&mut *transaction).await.map_err(&failed)?;
-    // What another node has applied meanwhile is seen here, since the lock came first.
-    migrations().run_direct(None, &mut *transaction, false).await.map_err(|error| match error {
-        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => failed(source),
-        other => Error::Corrupt { what: format!("a list of migrations of which sqlx says: {other}") },
-    })?;
-    transaction.commit().await.map_err(failed)
+    // Whoever migrates on another node may take longer than anybody waits for a lock while serving.
+    let begin = Begin::Write(MIGRATION);
+    let mut transaction = connections.begin("bringing the schema up to date", begin).await?;
+    let migrated = migrate_within(transaction.db()).await;
+    transaction.end(migrated).await
 }
+
+async fn migrate_within(db: &mut Db) -> Result<()> {
+    let failed = Error::in_postgres("bringing the schema up to date");
+    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK);
+    lock.execute(&mut *db).await.map_err(&failed)?;
+    sqlx::query(APPLIED_TABLE).execute(&mut *db).await.map_err(&failed)?;
+    // What another node has applied meanwhile is seen here, since the lock came first.
+    let applied: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(&mut *db).await.map_err(&failed)?;
+    for migration in migrations().iter().filter(|migration| !applied.contains(&migration.version)) {
+        sqlx::raw_sql(migration.sql.clone()).execute(&mut *db).await.map_err(&failed)?;
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES ($1, $2, true, $3, 0)",
+        )
+        .bind(migration.version)
+        .bind(&*migration.description)
+        .bind(&*migration.checksum)
+        .execute(&mut *db)
+        .await
+        .map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// As the tools of sqlx know it.
+const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
+    version bigint PRIMARY KEY,
+    description text NOT NULL,
+    installed_on timestamptz NOT NULL DEFAULT now(),
+    success boolean NOT NULL,
+    checksum bytea NOT NULL,
+    execution_time bigint NOT NULL
+)";
 
 /// What the role lacks of the rights that a server needs, as words that follow "may not".
 async fn missing_rights(connections: &Connections) -> Result<Option<String>> {
@@ -184,11 +220,10 @@ fn explain(error: Error, place: &str) -> Error {
     Error::Refused { place: place.to_owned(), why }
 }
 
-/// The migrations that this version knows, to be run under a lock of one's own.
-fn migrations() -> sqlx::migrate::Migrator {
-    let mut migrations = sqlx::migrate!("migrations/postgres");
-    migrations.set_locking(false);
-    migrations
+/// The migrations that this version knows.
+fn migrations() -> &'static [Migration] {
+    static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+    &MIGRATIONS.migrations
 }
 
 fn newest_migration() -> i64 {

@@ -44,7 +44,8 @@ mod held {
         let server = server::server();
         let database = server.database().await;
         // Long enough for whoever is slow to be seen waiting.
-        let options = Options { lock_limit: Duration::from_secs(20), patience: Duration::from_secs(30), ..Options::default() };
+        let options =
+            Options { lock_limit: Duration::from_secs(20), patience: Duration::from_secs(30), ..Options::default() };
         let store = Postgres::open(&server.url(server::OWNER, &database), &options).await.unwrap();
         (Arc::new(store), Box::new(()), Box::new(intruder::Other::on(&database).await))
     }

@@ -1,7 +1,5 @@
 //! What a transaction writes: one statement for everything that a batch decided, whatever its size.
 
-use sqlx::PgConnection;
-
 use super::{
     super::{
         Error, Result,
@@ -9,12 +7,13 @@ use super::{
         read::Snapshot,
         rows::signed,
     },
+    db::Db,
     read::Reader,
 };
 use crate::clock::Timestamp;
 
 /// Writes everything that a batch decided of sessions that this transaction has locked.
-pub(super) async fn all(connection: &mut PgConnection, sessions: &Sessions, written: &Written) -> Result<()> {
+pub(super) async fn all(connection: &mut Db, sessions: &Sessions, written: &Written) -> Result<()> {
     let doing = Error::in_postgres("writing");
     let changed = sessions.iter().filter(|(id, _)| written.get(*id).is_some_and(|writes| writes.updated));
     let changed: Vec<_> = changed.map(|(_, session)| batch::session_row(session)).collect();
@@ -80,7 +79,7 @@ const ALL: &str = "WITH heads AS (
 
 /// Drops the deltas of turns that ended long ago; their message is in the terminal event (L5). Turns that somebody else
 /// has locked are left for another time.
-pub(super) async fn compact(connection: &mut PgConnection, ended_before: Timestamp, limit: usize) -> Result<usize> {
+pub(super) async fn compact(connection: &mut Db, ended_before: Timestamp, limit: usize) -> Result<usize> {
     let doing = Error::in_postgres("compacting");
     let found: Vec<String> = sqlx::query_scalar(
         "SELECT id FROM turns WHERE NOT compacted AND ended_at IS NOT NULL AND ended_at < $1
@@ -107,7 +106,7 @@ pub(super) async fn compact(connection: &mut PgConnection, ended_before: Timesta
 }
 
 /// Raises the number of the history; the history.
-pub(super) async fn new_history(connection: &mut PgConnection) -> Result<String> {
+pub(super) async fn new_history(connection: &mut Db) -> Result<String> {
     sqlx::query("UPDATE meta SET value = (value::bigint + 1)::text WHERE name = 'history'")
         .execute(&mut *connection)
         .await

@@ -108,7 +108,8 @@ async fn carry(client: TcpStream, target: u16, weather: watch::Receiver<Weather>
     let is_caught = caught.subscribe();
     let there = pump(client_in, server_out, weather.clone(), move |bytes| {
         let mut trap = trap.lock().unwrap();
-        if trap.as_ref().is_some_and(|wanted| bytes.windows(wanted.len().max(1)).any(|part| part == wanted.as_slice())) {
+        if trap.as_ref().is_some_and(|wanted| bytes.windows(wanted.len().max(1)).any(|part| part == wanted.as_slice()))
+        {
             *trap = None;
             caught.send_replace(true);
         }

@@ -23,11 +23,7 @@ impl Setting {
         let database = server.database().await;
         let proxy = TcpProxy::start(server.port()).await;
         let url = server.tcp_url(proxy.port(), &database);
-        let options = Options {
-            transaction_pooling: pooled,
-            patience: Duration::from_secs(3),
-            ..Options::default()
-        };
+        let options = Options { transaction_pooling: pooled, patience: Duration::from_secs(3), ..Options::default() };
         let store = Postgres::open(&url, &options).await.unwrap();
         let node = Owner { node: "a".to_owned(), incarnation: Incarnation::mint() };
         let row = NewNode { owner: node.clone(), beat: 1, lease_ttl_ms: 6_000, exclusive: false, process_start: true };
@@ -42,7 +38,7 @@ impl Setting {
 
     /// Writes, with the answer to the commit lost; then writes the same again. The second answer.
     async fn twice(&self, op: Op) -> Committed {
-        self.proxy.lose_answer_to(b"COMMIT");
+        self.proxy.lose_answer_to(b"COMMIT\0");
         let lost = self.try_write(&op).await;
         assert!(matches!(lost, Err(Error::Unavailable { .. })), "{lost:?}");
         assert!(self.proxy.has_lost_it());

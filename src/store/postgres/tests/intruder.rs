@@ -63,7 +63,7 @@ impl Intruder for Other {
             "UPDATE turns SET row = (row::jsonb || '{fields}')::text WHERE id = '{turn_id}';
              UPDATE turns SET status = row::json ->> 'status', owner = row::json -> 'owner' ->> 'incarnation',
                  term = (row::json ->> 'term')::bigint, intent = row::json ->> 'intent' IS NOT NULL,
-                 ended_at = (row::json ->> 'ended_at')::bigint WHERE id = '{turn_id}'"
+                 ended_at = CASE WHEN row::json ->> 'ended_at' IS NOT NULL THEN 1 END WHERE id = '{turn_id}'"
         ))
         .await;
     }
