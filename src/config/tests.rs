@@ -140,7 +140,12 @@ fn what_is_refused_names_the_key_its_source_and_what_is_accepted() {
             "echo-delay = 30",
             "echo-delay: \"30\" (from rejoin.toml) is not accepted: give a number with its unit",
         ),
-        (&["--bus=kafka"], &[], "", "bus: \"kafka\" (from --bus) is not accepted: give local, postgres or nats://host:4222"),
+        (
+            &["--bus=kafka"],
+            &[],
+            "",
+            "bus: \"kafka\" (from --bus) is not accepted: give local, postgres or nats://host:4222",
+        ),
         (&["--auth=jwt"], &[], "", "auth: \"jwt\" (from --auth) is not accepted: give none"),
         (&["--log-format=xml"], &[], "", "log-format: \"xml\" (from --log-format) is not accepted: give text or json"),
         (

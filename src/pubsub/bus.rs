@@ -15,7 +15,9 @@ use super::NodeId;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no connection.
-    #[error("the bus at {at} cannot be reached: check the address and that its server runs; it is tried until it works")]
+    #[error(
+        "the bus at {at} cannot be reached: check the address and that its server runs; it is tried until it works"
+    )]
     Unreachable {
         /// Where, without a password.
         at: String,

@@ -341,7 +341,12 @@ async fn a_topic_that_nobody_joined_is_not_brought(world: &World) {
     let _here = b.join("room:here", &a).await;
     let there = b.join(&other, &a).await;
     until("the topic is told of", || {
-        b.seen.gaps.lock().unwrap().iter().any(|gap| matches!(gap, Gap::Topics(topics) if topics[..] == [other.as_str().into()]))
+        b.seen
+            .gaps
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|gap| matches!(gap, Gap::Topics(topics) if topics[..] == [other.as_str().into()]))
     })
     .await;
     drop(there);

@@ -39,8 +39,8 @@ pub use self::{
     gap::{Gap, Watcher},
     local::Local,
     nats::Nats,
-    postgres::Postgres,
     outgoing::MaxWaiting,
+    postgres::Postgres,
     relay::{Options, Relay},
 };
 use self::{gap::Watchers, interest::Interest, outgoing::Outgoing, topic::Topic};

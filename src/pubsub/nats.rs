@@ -80,7 +80,9 @@ impl Subjects {
     fn of(&self, to: &Address) -> String {
         let name = &self.name;
         match to {
-            Address::Topic(topic) if (1..=LONGEST_TOPIC).contains(&topic.len()) => format!("{name}.t.{}", BASE64.encode(&**topic)),
+            Address::Topic(topic) if (1..=LONGEST_TOPIC).contains(&topic.len()) => {
+                format!("{name}.t.{}", BASE64.encode(&**topic))
+            }
             Address::Topic(topic) => format!("{name}.h.{:016x}", pack::digest(topic)),
             Address::Everyone => format!("{name}.all"),
             Address::Node(node) => format!("{name}.n.{}", BASE64.encode(&*node.0)),

@@ -347,9 +347,7 @@ mod tests {
         (1..=9).for_each(|seq| outgoing.offer(&logged("a", seq)));
         (0..4).for_each(|_| outgoing.offer(&message("a", Kind::Control(Control::Close))));
         let contents = contents(&outgoing);
-        let is_end = |content: &&Content| {
-            matches!(content, Content::Publish { message, .. } if matches!(message.kind, Kind::Control(_)))
-        };
+        let is_end = |content: &&Content| matches!(content, Content::Publish { message, .. } if matches!(message.kind, Kind::Control(_)));
         assert_eq!(contents.iter().filter(is_end).count(), 3);
         assert!(contents.iter().any(|content| matches!(content, Content::Gap { name: None })));
     }

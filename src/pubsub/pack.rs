@@ -49,11 +49,7 @@ mod tests {
 
     fn parcel(to: &str, size: usize, short: bool) -> Parcel {
         let text = format!("{{\"n\":1,\"kind\":\"gap\",\"x\":\"{}\"}}", "y".repeat(size));
-        Parcel {
-            to: Address::Topic(to.into()),
-            text,
-            short: short.then(|| "{\"n\":1,\"kind\":\"gap\"}".to_owned()),
-        }
+        Parcel { to: Address::Topic(to.into()), text, short: short.then(|| "{\"n\":1,\"kind\":\"gap\"}".to_owned()) }
     }
 
     fn packed(parcels: &[Parcel]) -> Vec<(String, usize, usize)> {

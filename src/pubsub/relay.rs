@@ -158,7 +158,6 @@ impl Task {
             error = receiving.run(&mut *inward) => Err(error),
         }
     }
-
 }
 
 fn tell(pubsub: &PubSub, outgoing: &Outgoing, gap: &Gap) {

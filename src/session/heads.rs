@@ -221,7 +221,8 @@ impl Inner {
                 }
                 Err(_) => return false,
             };
-            let found: HashMap<_, _> = found.into_iter().map(|(session, epoch, head)| (session, (epoch, head))).collect();
+            let found: HashMap<_, _> =
+                found.into_iter().map(|(session, epoch, head)| (session, (epoch, head))).collect();
             for before in sessions {
                 self.follow(before, found.get(&before.session).map(|(epoch, head)| (epoch.as_str(), *head)));
             }

@@ -77,6 +77,8 @@ pub struct Postgres {
     renewals: Connections,
     small: Connections,
     readers: Connections,
+    /// Names the database among all that there are.
+    scope: Arc<str>,
 }
 
 impl Postgres {
@@ -93,6 +95,7 @@ impl Postgres {
         let place = schema::place(&connect);
         let first = Connections::new(connect.clone(), 1, schema::MIGRATION, !pooled);
         schema::prepare(&first, &place, options.migrate).await?;
+        let scope = read::scope(&first).await?;
         first.close().await;
         let most = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         let with = |count: u32| Connections::new(connect.clone(), most(count), options.patience, !pooled);
@@ -102,6 +105,7 @@ impl Postgres {
             renewals: with(1),
             small: with(1),
             readers: with(options.connections.saturating_sub(NOT_READERS).max(1)),
+            scope,
         })
     }
 }
@@ -157,6 +161,10 @@ impl Store for Postgres {
     async fn bury_node(&self, node: &Incarnation, beat: Option<i64>) -> Result<bool> {
         let begin = self.committer.begin;
         in_transaction!(self.small, begin, "setting a tombstone", db => nodes::bury(db, node, beat).await)
+    }
+
+    fn scope(&self) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.scope))
     }
 
     async fn heads(&self, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>> {

@@ -13,6 +13,7 @@ use super::{
         read::{Snapshot, epoch_of},
         rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
     },
+    connect::{Begin, Connections},
     db::Db,
 };
 use crate::model::{Node, Turn, machine::Session};
@@ -26,6 +27,21 @@ pub(super) const SESSION: &str =
 const HISTORY: &str =
     "SELECT c.system_identifier || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '-' || m.value
      FROM meta m, pg_control_system() c WHERE m.name = 'history'";
+
+/// The cluster and the database in it: the same for all who use it, whatever they call it.
+const SCOPE: &str = "SELECT c.system_identifier || '/' || d.oid
+     FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()";
+
+/// Names the database among all that there are.
+pub(super) async fn scope(connections: &Connections) -> Result<Arc<str>> {
+    const DOING: &str = "naming the database";
+    let work = async {
+        let mut transaction = connections.begin(DOING, Begin::Read).await?;
+        let found = sqlx::query_scalar::<_, String>(SCOPE).fetch_one(transaction.db()).await;
+        transaction.end(found.map_err(Error::in_postgres(DOING))).await
+    };
+    connections.within(DOING, work).await.map(Arc::from)
+}
 
 /// What a connection sees.
 pub(super) struct Reader<'c>(pub(super) &'c mut Db);

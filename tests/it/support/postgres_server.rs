@@ -59,8 +59,7 @@ impl PostgresServer {
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         // One that was killed before is gone already.
-        let _gone =
-            command("pg_ctl").args(["stop", "-m", "immediate", "-w", "-D"]).arg(data(&self.folder)).status();
+        let _gone = command("pg_ctl").args(["stop", "-m", "immediate", "-w", "-D"]).arg(data(&self.folder)).status();
         let _reaped = self.child.wait();
     }
 }
