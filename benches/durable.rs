@@ -1,5 +1,6 @@
 //! What a durable append costs, end to end: from an agent's delta to the event that subscribers are handed, committed
-//! to a real SQLite file with `synchronous=FULL`.
+//! to a real SQLite file with `synchronous=FULL`, or to the Postgres database whose address is in
+//! `REJOIN_BENCH_DATABASE` (its sessions, which begin with `bench-`, stay there).
 //!
 //! `cargo bench --bench durable` prints one line per load: events per second, and the time from delta to delivery.
 //! In a closed loop every session's agent says its next word when its last one was delivered; paced, each says twenty
@@ -25,7 +26,7 @@ use rejoin::{
     model::{PartKind, Person, Turn, TurnError, machine::Asker},
     pubsub::{PubSub, Published, Subscriber, Subscription},
     session::{self, Send, Sessions, TurnObserver, Update, topic_of},
-    store::{Sqlite, Store, sqlite},
+    store::{Postgres, Sqlite, Store, postgres, sqlite},
 };
 use tokio::sync::Semaphore;
 
@@ -122,9 +123,14 @@ fn options() -> session::Options {
 
 async fn measure(count: usize, paced: bool, seconds: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let store =
-        Sqlite::open(&folder.path().join("bench.db"), &sqlite::Options { readers: 4, migrate: true }).await.unwrap();
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store: Arc<dyn Store> = match std::env::var("REJOIN_BENCH_DATABASE") {
+        Ok(url) => Arc::new(Postgres::open(&url, &postgres::Options::default()).await.unwrap()),
+        Err(_) => {
+            let options = sqlite::Options { readers: 4, migrate: true };
+            Arc::new(Sqlite::open(&folder.path().join("bench.db"), &options).await.unwrap())
+        }
+    };
+    let run = uuid::Uuid::new_v4().simple().to_string();
     let load = Arc::<Load>::default();
     let talker: Arc<dyn Agent> = Arc::new(Talker { load: load.clone(), paced });
     let agents = Registry::new("talker", BTreeMap::from([("talker".to_owned(), talker)])).unwrap();
@@ -132,7 +138,7 @@ async fn measure(count: usize, paced: bool, seconds: u64) {
     let sessions = Sessions::start(store.clone(), pubsub.clone(), agents, Arc::new(Nobody), options()).await.unwrap();
     let mut subscriptions: Vec<Subscription> = Vec::new();
     for index in 0..count {
-        let id = format!("s{index}");
+        let id = format!("bench-{run}-{index}");
         let lane = Arc::new(Lane { acknowledged: Semaphore::new(1), said: Mutex::default() });
         load.lanes.lock().unwrap().insert(id.clone(), lane.clone());
         sessions.create(&id, Update::default(), true).await.unwrap();
@@ -142,7 +148,7 @@ async fn measure(count: usize, paced: bool, seconds: u64) {
     for index in 0..count {
         let asker = Asker { person: Person { id: "u".into(), name: "u".into() }, admin: true };
         let send = Send::parse(r#"{"text":"go"}"#).unwrap();
-        sessions.send(&format!("s{index}"), asker, send).await.unwrap().await.unwrap();
+        sessions.send(&format!("bench-{run}-{index}"), asker, send).await.unwrap().await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     load.latencies.lock().unwrap().clear();

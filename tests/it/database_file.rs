@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rejoin::server::Server;
+use rejoin::{config::Database, server::Server};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -194,7 +194,7 @@ async fn a_second_server_in_the_same_process_is_refused_too() {
     let (first, _script) = TestServer::start().await;
     let (agents, _script) = scripted();
     let mut second = config(first.database().parent().unwrap());
-    second.database = rejoin::config::Database::Sqlite(first.database());
+    second.database = Database::Sqlite(first.database());
     let error = Server::start_with(second, agents).await.err().expect("two servers on one file").to_string();
     assert!(error.contains("in use") && error.contains("rejoin.db"), "{error}");
     first.stop().await;

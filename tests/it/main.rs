@@ -22,6 +22,7 @@ mod conformance;
 mod database_file;
 mod fuzz_corpus;
 mod hostile;
+mod database_server;
 mod http_api;
 mod kill;
 mod log_durable;
