@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// One test for each case, each on a store of its own: `$open` is an expression for a future of the store and of what
-/// must live as long as it.
+/// must live as long as it. With the name of a group, only those of that.
 macro_rules! exercise {
     ($open:expr; $($group:ident: $($case:ident),+ $(,)?);+ $(;)?) => {
         $(mod $group {
@@ -45,7 +45,7 @@ macro_rules! exercise {
             })+
         })+
     };
-    ($open:expr) => {
+    ($open:expr; log) => {
         $crate::store::conformance::exercise! { $open;
             log:
                 l1_seqs_are_gapless_and_in_order_in_batches_of_many_sessions,
@@ -56,7 +56,11 @@ macro_rules! exercise {
                 l4_what_is_written_again_is_there_once,
                 l4_a_flush_that_the_store_never_saw_the_one_before_of_says_so,
                 i7_a_stale_owner_or_term_changes_nothing,
-                i16_one_id_in_many_commits_at_once_makes_one_message;
+                i16_one_id_in_many_commits_at_once_makes_one_message
+        }
+    };
+    ($open:expr; turns) => {
+        $crate::store::conformance::exercise! { $open;
             turns:
                 t1_a_turn_runs_at_once_where_a_slot_is_free_and_nobody_waits,
                 t1_only_a_live_node_takes_turns,
@@ -72,7 +76,11 @@ macro_rules! exercise {
                 i8_never_more_than_max_running_run,
                 i9_of_a_complete_a_cancel_and_a_force_exactly_one_wins,
                 i10_a_thousand_reconciles_make_one_end,
-                i13_the_queue_survives_its_node_and_runs_in_order_once;
+                i13_the_queue_survives_its_node_and_runs_in_order_once
+        }
+    };
+    ($open:expr; reads) => {
+        $crate::store::conformance::exercise! { $open;
             reads:
                 l10_a_partial_is_chunks_and_the_deltas_after_them,
                 i12_an_end_in_the_batch_of_its_last_deltas_keeps_them,
@@ -86,15 +94,25 @@ macro_rules! exercise {
                 a_list_filters_and_pages,
                 l5_compaction_drops_only_deltas_of_turns_that_ended_before,
                 a_new_history_changes_every_epoch,
-                l7_heads_of_many_sessions_are_read_at_once;
+                l7_heads_of_many_sessions_are_read_at_once
+        }
+    };
+    ($open:expr; nodes) => {
+        $crate::store::conformance::exercise! { $open;
             nodes:
                 i2_a_node_never_goes_back,
                 a_renewal_of_a_dead_or_missing_row_says_so,
                 a_tombstone_compares_the_beat,
                 a_dead_row_with_a_running_turn_stays,
                 a_renewal_reads_every_node_and_this_nodes_turns,
-                i20_what_needs_work_is_found;
+                i20_what_needs_work_is_found
         }
+    };
+    ($open:expr) => {
+        $crate::store::conformance::exercise! { $open; log }
+        $crate::store::conformance::exercise! { $open; turns }
+        $crate::store::conformance::exercise! { $open; reads }
+        $crate::store::conformance::exercise! { $open; nodes }
     };
 }
 pub(crate) use exercise;

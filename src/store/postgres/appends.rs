@@ -103,15 +103,7 @@ impl<'a> Plan<'a> {
 
     /// Writes what is plain of it. To be repeated only as a whole batch: what was written is then judged as written.
     pub(super) async fn write(&self, connection: &mut Db) -> Result<Written> {
-        let mut turns: (Vec<&str>, Vec<&str>, Vec<&str>, Vec<i64>, Vec<i64>, Vec<i64>) = Default::default();
-        for (turn, group) in &self.turns {
-            turns.0.push(turn);
-            turns.1.push(&group.session);
-            turns.2.push(&group.owner);
-            turns.3.push(group.term);
-            turns.4.push(group.first);
-            turns.5.push(group.count);
-        }
+        let groups = || self.turns.values();
         let mut events: (Vec<&str>, Vec<i64>, Vec<&str>) = Default::default();
         let mut chunks: (Vec<&str>, Vec<i64>, Vec<&str>) = Default::default();
         for append in &self.appends {
@@ -129,12 +121,12 @@ impl<'a> Plan<'a> {
         let sessions: HashSet<&str> = self.appends.iter().map(|append| &**append.session).collect();
         let found: Vec<(String, bool, i64)> = sqlx::query_as(STATEMENT)
             .bind(sessions.into_iter().collect::<Vec<_>>())
-            .bind(turns.0)
-            .bind(turns.1)
-            .bind(turns.2)
-            .bind(turns.3)
-            .bind(turns.4)
-            .bind(turns.5)
+            .bind(self.turns.keys().copied().collect::<Vec<_>>())
+            .bind(groups().map(|group| &*group.session).collect::<Vec<_>>())
+            .bind(groups().map(|group| group.owner.as_str()).collect::<Vec<_>>())
+            .bind(groups().map(|group| group.term).collect::<Vec<_>>())
+            .bind(groups().map(|group| group.first).collect::<Vec<_>>())
+            .bind(groups().map(|group| group.count).collect::<Vec<_>>())
             .bind(events.0)
             .bind(events.1)
             .bind(events.2)

@@ -156,7 +156,7 @@ impl Committer {
     async fn judge(&self, items: &[Item], indices: &[usize], skip: bool) -> Result<Judged> {
         let items: Vec<&Item> = indices.iter().filter_map(|&index| items.get(index)).collect();
         let mut transaction = self.connections.begin("writing a batch", self.begin).await?;
-        let judged = judge(transaction.db(), &items, skip).await;
+        let judged = Box::pin(judge(transaction.db(), &items, skip)).await;
         transaction.end(judged).await
     }
 }

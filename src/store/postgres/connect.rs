@@ -93,7 +93,9 @@ impl Connections {
     }
 
     async fn connect(&self) -> Result<Db> {
-        let connected = time::timeout(CONNECT.min(self.patience), PgConnection::connect_with(&self.options)).await;
+        // Boxed, as it is large and rare.
+        let connecting = Box::pin(PgConnection::connect_with(&self.options));
+        let connected = time::timeout(CONNECT.min(self.patience), connecting).await;
         let connection = match connected {
             Ok(connection) => connection.map_err(Error::in_postgres("connecting to the database"))?,
             Err(_) => return Err(Error::Unavailable { doing: "connecting to the database", source: None }),

@@ -94,7 +94,8 @@ impl Postgres {
         let connect = Arc::new(connect_options(url, pooled)?);
         let place = schema::place(&connect);
         let first = Connections::new(connect.clone(), 1, schema::MIGRATION, !pooled);
-        schema::prepare(&first, &place, options.migrate).await?;
+        // Boxed, as it is large and runs once.
+        Box::pin(schema::prepare(&first, &place, options.migrate)).await?;
         let scope = read::scope(&first).await?;
         first.close().await;
         let most = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
@@ -139,7 +140,7 @@ fn connect_options(url: &str, pooled: bool) -> Result<PgConnectOptions> {
 #[async_trait]
 impl Store for Postgres {
     async fn commit(&self, batch: Arc<Vec<Item>>) -> Result<Committed> {
-        let work = self.committer.commit(&batch);
+        let work = Box::pin(self.committer.commit(&batch));
         self.committer.connections.within("writing a batch", work).await
     }
 

@@ -15,7 +15,7 @@ async fn open() -> (Postgres, Other) {
     let (server, options) = (server(), Options { lock_limit: Duration::from_secs(20), ..Options::default() });
     let database = server.database().await;
     let store = Postgres::open(&server.url(super::server::OWNER, &database), &options).await.unwrap();
-    (store, Other::on(&database).await)
+    (store, Box::pin(Other::on(&database)).await)
 }
 
 fn node(name: &str, exclusive: bool) -> NewNode {
