@@ -79,7 +79,8 @@ fn every_option_can_be_given_in_each_way() {
         ("database-url", "sqlite:other.db"),
         ("no-migrate", "true"),
         ("database-pool", "2"),
-        ("bus", "local"),
+        ("bus", "nats://127.0.0.1:4222"),
+        ("bus-url", "postgres://direct/d"),
         ("node-name", "n1"),
         ("exclusive-node-name", "true"),
         ("lease-ttl", "9s"),
@@ -156,6 +157,24 @@ fn what_is_refused_names_the_key_its_source_and_what_is_accepted() {
         ),
         (&["--insecure=maybe"], &[], "", "insecure: \"maybe\" (from --insecure) is not accepted: give true or false"),
         (&["--log-level=loud"], &[], "", "log-level: \"loud\" (from --log-level) is not accepted: give off, error"),
+        (
+            &["--bus=nats://"],
+            &[],
+            "",
+            "bus: \"nats://\" (from --bus) is not accepted: give nats://host:4222, or nats://host:4222/name to share a server with another cluster",
+        ),
+        (
+            &["--bus=postgres"],
+            &[],
+            "",
+            "bus: \"postgres\" (from --bus) is not accepted: a bus over Postgres needs a database-url of Postgres: give local, or nats://host:4222",
+        ),
+        (
+            &["--bus-url=mysql://u:p@h"],
+            &[],
+            "",
+            "bus-url: \"mysql://***@h\" (from --bus-url) is not accepted: give a URL such as postgres://user@host/database",
+        ),
         (
             &[],
             &["DATABASE_URL=mysql://u:pw@h/d"],
@@ -290,4 +309,15 @@ fn the_openai_options_make_an_agent_and_its_key_is_not_shown_when_another_value_
     assert_eq!(options.api_key.as_ref().map(Secret::expose), Some("sk-hidden"));
     let both = load(&flags, &["OPENAI_API_KEY=sk-a", "REJOIN_OPENAI_API_KEY=sk-b"], None).unwrap();
     assert_eq!(shown(&both, "openai-api-key"), ("***".to_owned(), "REJOIN_OPENAI_API_KEY".to_owned()));
+}
+
+#[test]
+fn the_bus_is_local_unless_it_is_said_or_the_database_is_on_a_server() {
+    let loaded = load(&[], &[], None).unwrap();
+    assert_eq!((loaded.config.bus, loaded.warnings), (Bus::Local, Vec::<String>::new()));
+    let loaded = load(&["--bus", "nats://u:p@h:4222"], &[], None).unwrap();
+    assert_eq!(shown(&loaded, "bus").0, "nats://***@h:4222");
+    assert_eq!(loaded.config.bus, Bus::Nats(Secret::new("nats://u:p@h:4222")));
+    let loaded = load(&["--bus-url", "postgres://h/d"], &[], None).unwrap();
+    assert_eq!(loaded.warnings, ["bus-url is not used: it is for bus postgres"]);
 }

@@ -11,6 +11,8 @@
 mod agent_echo;
 mod agent_openai;
 mod bad_input;
+mod bus;
+mod bus_sessions;
 mod channel_app;
 mod channel_connect;
 mod channel_presence;

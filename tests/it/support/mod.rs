@@ -2,11 +2,13 @@
 
 pub(crate) mod chance;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod db;
 pub(crate) mod form;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod kotlin;
+pub(crate) mod nats;
 pub(crate) mod poll;
 #[allow(dead_code, reason = "the unit tests of the store use more of it")]
 pub(crate) mod postgres;
