@@ -111,8 +111,7 @@ impl Bus for Nats {
                 let _full = tell.try_send(event);
                 std::future::ready(())
             });
-        let client = options
-            .connect(self.server.as_str())
+        let client = Box::pin(options.connect(self.server.as_str()))
             .await
             .map_err(|error| Error::Unreachable { at: self.at.clone(), source: Box::new(error) })?;
         let subjects = self.subjects.clone();

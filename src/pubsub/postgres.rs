@@ -74,11 +74,12 @@ impl Postgres {
         }
         let channels = Channels { prefix: format!("rejoin_{:08x}", pack::digest(&schema) & 0xffff_ffff) };
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-        let mut listener = PgListener::connect_with(&pool.connect_with(self.options.clone()).await?).await?;
+        let pool = Box::pin(pool.connect_with(self.options.clone())).await?;
+        let mut listener = Box::pin(PgListener::connect_with(&pool)).await?;
         listener.eager_reconnect(false);
         let own = channels.of(&Address::Node(node.clone()));
         let everyone = channels.of(&Address::Everyone);
-        listener.listen_all([own.as_str(), everyone.as_str()]).await?;
+        Box::pin(listener.listen_all([own.as_str(), everyone.as_str()])).await?;
         let (said, swept) = (Instant::now(), None);
         let sender = Sender { connection, channels: channels.clone(), node: node.clone(), own, said, swept };
         let shards = HashMap::new();
@@ -102,7 +103,7 @@ const LARGE: char = '#';
 #[async_trait]
 impl Bus for Postgres {
     async fn connect(&self, node: &NodeId) -> Result<(Box<dyn Outward>, Box<dyn Inward>)> {
-        let (sender, listener) = self.open(node).await.map_err(|error| self.unreachable(error))?;
+        let (sender, listener) = Box::pin(self.open(node)).await.map_err(|error| self.unreachable(error))?;
         Ok((Box::new(sender), Box::new(listener)))
     }
 }
@@ -231,7 +232,7 @@ impl Inward for Listener {
         }
         if !fresh.is_empty() {
             let names = fresh.keys().map(String::as_str);
-            self.listener.listen_all(names).await.map_err(Error::lost("listening"))?;
+            Box::pin(self.listener.listen_all(names)).await.map_err(Error::lost("listening"))?;
         }
         for topic in fewer {
             let channel = self.channels.of_topic(topic);
@@ -250,7 +251,7 @@ impl Inward for Listener {
             if let Some(id) = self.large {
                 return self.pick_up(id).await;
             }
-            let heard = time::timeout_at(self.heard + SILENCE, self.listener.try_recv()).await;
+            let heard = time::timeout_at(self.heard + SILENCE, Box::pin(self.listener.try_recv())).await;
             let silent = "listening: nothing was heard; where the database is reached through a pooler, set bus-url to \
                           Postgres itself";
             let notification = heard.map_err(|_| Error::broken(silent))?.map_err(Error::lost("listening"))?;

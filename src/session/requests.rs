@@ -334,7 +334,7 @@ impl Sessions {
             _ => return Err(Error::Unavailable),
         };
         let runs_here = self.inner.signal_intent(&turn_id);
-        let looks = async {
+        let looks = Box::pin(async {
             // Another node's word that it has ended may be lost.
             for pause in LOOKS.into_iter().filter(|_| !runs_here) {
                 time::sleep(pause).await;
@@ -343,15 +343,15 @@ impl Sessions {
                 }
             }
             std::future::pending::<()>().await;
-        };
-        let force = async {
+        });
+        let force = Box::pin(async {
             time::sleep(FORCE_AFTER).await;
             let op = Op::Force { turn_id: turn_id.clone(), term };
             if let Err(error) = self.inner.write(&session, op).await {
                 tracing::warn!(turn = %turn_id, %error, "a cancel could not be carried out for the owner");
             }
             std::future::pending::<()>().await;
-        };
+        });
         let waited = time::timeout(CANCEL_PATIENCE, async {
             tokio::select! {
                 () = ended => {}
