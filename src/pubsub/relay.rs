@@ -38,6 +38,8 @@ const CALL: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(10);
 /// The pause after a first failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Connections that one batch may break.
+const MAX_TRIES: u32 = 3;
 /// How long the end waits for what is still to be sent.
 const LAST_SENDING: Duration = Duration::from_secs(2);
 
@@ -57,6 +59,7 @@ impl Relay {
             stop: stop.clone(),
             windows: Windows::default(),
             unsent: Vec::new(),
+            tries: 0,
             was_connected: false,
         };
         let task = tokio::spawn(task.run(bus));
@@ -88,6 +91,8 @@ struct Task {
     windows: Windows,
     /// Taken out of the queue, and not known to be sent.
     unsent: Vec<Parcel>,
+    /// Connections that broke while these were to be sent.
+    tries: u32,
     was_connected: bool,
 }
 
@@ -105,7 +110,10 @@ impl Task {
             let error = match connected {
                 Ok(Ok((outward, inward))) => match self.serve(outward, inward).await {
                     Ok(()) => return,
-                    Err(error) => error,
+                    Err(error) => {
+                        self.give_up_what_breaks();
+                        error
+                    }
                 },
                 Ok(Err(error)) => error,
                 Err(_) => Error::broken("connecting: there was no answer in time"),
@@ -118,6 +126,19 @@ impl Task {
                 () = stop.cancelled() => return,
                 () = time::sleep(pause(failures)) => {}
             }
+        }
+    }
+
+    /// A connection broke. What was to be sent on several that did may be the reason, so it is left out, and the others
+    /// learn that something is missing.
+    fn give_up_what_breaks(&mut self) {
+        self.tries = if self.unsent.is_empty() { 0 } else { self.tries + 1 };
+        if self.tries >= MAX_TRIES {
+            tracing::error!(messages = self.unsent.len(), "the bus breaks whenever these are sent: leaving them out");
+            let dropped = u64::try_from(self.unsent.len()).unwrap_or(0);
+            self.outgoing.count(|counts| counts.dropped += dropped);
+            self.unsent.clear();
+            self.tries = 0;
         }
     }
 

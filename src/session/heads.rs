@@ -35,6 +35,8 @@ const GATHER: Duration = Duration::from_millis(20);
 /// What this node knows of the logs of sessions that have members here.
 #[derive(Default)]
 pub(super) struct Heads {
+    /// Whether other nodes share the store. If not, nothing can change behind this node's back, and nothing is kept.
+    shared: bool,
     known: Mutex<HashMap<Arc<str>, Known>>,
     asked: Mutex<Asked>,
     bell: Notify,
@@ -68,8 +70,15 @@ enum Verdict {
 }
 
 impl Heads {
-    /// A member of a session was given this cut. False if others here hold another log of it.
+    pub(super) fn new(shared: bool) -> Self {
+        Self { shared, ..Self::default() }
+    }
+
+    /// A member of a session was given this cut. False if members before it may hold another log of it.
     pub(super) fn joined(&self, cut: &Cut) -> bool {
+        if !self.shared {
+            return true;
+        }
         let new = Known { epoch: cut.epoch.clone(), head: cut.session.last_seq, moved: Instant::now() };
         let mut known = lock(&self.known);
         let before = known.insert(cut.session.id.clone(), new);

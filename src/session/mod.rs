@@ -150,7 +150,8 @@ impl Sessions {
             });
             let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started, log_closed.clone());
             tasks.spawn(task);
-            let (heads, ears) = (Arc::<heads::Heads>::default(), wake::Ears::open(&pubsub, weak));
+            let heads = Arc::new(heads::Heads::new(store.scope().is_some()));
+            let ears = wake::Ears::open(&pubsub, weak);
             let watcher: Arc<dyn Watcher> = heads.clone();
             pubsub.watch(&watcher);
             Inner {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Error, Inner, Sessions};
+use super::{Error, Inner, Sessions, topic_of};
 use crate::{
     clock::Timestamp,
     ids,
@@ -97,7 +97,8 @@ impl Sessions {
     /// [`Error::Invalid`] for an id that cannot be one, [`Error::NotFound`], [`Error::Unavailable`].
     pub async fn join(&self, session: &str, from: From, create: bool) -> Result<Joined, Error> {
         let cut = self.inner.reconciled_cut(session, Some(&from), create).await?;
-        if !self.inner.heads.joined(&cut) {
+        let others = self.inner.pubsub.subscribers(&topic_of(session)) > 1;
+        if !self.inner.heads.joined(&cut) && others {
             self.inner.log_changed(session);
         }
         Ok(self.inner.joined(&cut))

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::{LIMIT, Node, Reader, Server, World, forms, until};
 use crate::{
     protocol::Payload,
     pubsub::{
-        Bus, Kind, Local,
+        Bus, Gap, Kind, Local, NodeId,
+        bus::{Error, Inward, Outward, Parcel, Result, Sent},
         lossy::{Lossy, Mischief},
     },
 };
@@ -62,6 +65,44 @@ async fn exercise(world: World, seed: u64) {
     assert!(a.relay.connected(LIMIT).await, "seed {seed}");
     broadcasts_are_shown_at_most_once(&a, &b).await;
     a_reader_of_the_log_misses_nothing(&a, &b).await;
+    a.leave().await;
+    b.leave().await;
+}
+
+/// A bus whose connection breaks over one content, as a database's does that cannot store a sign.
+struct Touchy(Local);
+
+struct TouchyEnd(Box<dyn Outward>);
+
+#[async_trait]
+impl Bus for Touchy {
+    async fn connect(&self, node: &NodeId) -> Result<(Box<dyn Outward>, Box<dyn Inward>)> {
+        let (outward, inward) = self.0.connect(node).await?;
+        Ok((Box::new(TouchyEnd(outward)), inward))
+    }
+}
+
+#[async_trait]
+impl Outward for TouchyEnd {
+    async fn send(&mut self, parcels: &[Parcel]) -> Result<Sent> {
+        if parcels.iter().any(|parcel| parcel.text.contains("poison")) {
+            return Err(Error::broken("sending poison"));
+        }
+        self.0.send(parcels).await
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_every_connection_is_left_out_and_told_to_be_missing() {
+    let world = World { bus: Arc::new(Touchy(Local::new())), server: Box::new(NoServer) };
+    let (a, b) = (world.node().await, world.node().await);
+    let _at_b = b.join("room:1", &a).await;
+    a.publish("room:1", Kind::Ephemeral, "poison", Payload::empty());
+    let missing = Gap::Node(a.id());
+    until("the others learn of it", || b.has_gap(&missing)).await;
+    a.publish("room:1", Kind::Ephemeral, "food", Payload::empty());
+    until("what follows arrives", || b.events("room:1") == ["food"]).await;
+    assert!(a.pubsub.counts().dropped >= 1);
     a.leave().await;
     b.leave().await;
 }
