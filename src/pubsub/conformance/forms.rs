@@ -7,7 +7,7 @@ use crate::pubsub::{Local, Nats, Postgres};
 
 #[path = "../../../tests/it/support/nats.rs"]
 mod nats;
-#[path = "../../../tests/it/support/postgres_server.rs"]
+#[path = "postgres_server.rs"]
 mod postgres_server;
 
 use nats::NatsServer;

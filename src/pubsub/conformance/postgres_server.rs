@@ -1,4 +1,5 @@
-//! A Postgres server of a test's own, on a free port, in a temporary folder.
+//! A Postgres server of a test's own that can be stopped and started again where it was: on a free port, in a temporary
+//! folder.
 
 use std::{
     fs,
