@@ -5,14 +5,22 @@
 //! no connection. Its invariant: whoever subscribes, is then given the state, and applies every diff that was published
 //! since the subscription to it, in their order, holds what the topic holds once nothing is pending.
 
+mod cluster;
 mod due;
+mod exchange;
+mod members;
+mod own;
+mod replica;
 mod state;
 mod topic;
 mod tracker;
+mod wire;
 
 use crate::ids;
 
 pub use self::{
+    cluster::{Cluster, ClusterOptions},
+    replica::Roster,
     state::{Extras, Meta},
     tracker::{Fetch, Flusher, Options, Tracked, Tracker},
 };

@@ -38,6 +38,19 @@ impl Meta {
         &self.phx_ref
     }
 
+    /// A meta of another node, as that one wrote it.
+    pub(super) fn read(phx_ref: Arc<str>, text: &RawValue) -> Self {
+        Self { phx_ref, text: text.to_owned().into() }
+    }
+
+    pub(super) fn shared_ref(&self) -> &Arc<str> {
+        &self.phx_ref
+    }
+
+    pub(super) fn raw(&self) -> &RawValue {
+        &self.text
+    }
+
     /// The whole object as JSON text.
     pub fn as_json(&self) -> &str {
         self.text.get()
@@ -156,6 +169,11 @@ impl State {
             self.keys.remove(key);
         }
         Some(meta)
+    }
+
+    /// One meta.
+    pub(super) fn meta(&self, key: &str, phx_ref: &str) -> Option<&Meta> {
+        self.metas(key).iter().rev().find(|meta| meta.phx_ref() == phx_ref)
     }
 
     /// The metas under a key, oldest first.

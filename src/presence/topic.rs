@@ -33,20 +33,21 @@ pub(super) struct Topic {
 #[derive(Debug, Default)]
 #[must_use = "changes that are not published leave clients with another list"]
 pub(super) struct Batch {
-    joins: BTreeMap<String, Vec<Joined>>,
-    leaves: BTreeMap<String, Vec<Meta>>,
+    joins: BTreeMap<String, Vec<Untold>>,
+    leaves: BTreeMap<String, Vec<Untold>>,
 }
 
+/// A meta that came or went.
 #[derive(Debug)]
-struct Joined {
+struct Untold {
     meta: Meta,
-    /// The number of the change that brought it.
+    /// The number of the change that it is.
     change: u64,
     /// The meta that clients know and in whose place this one comes.
     before: Option<String>,
 }
 
-impl Serialize for Joined {
+impl Serialize for Untold {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.meta.serialize(serializer)
     }
@@ -70,28 +71,43 @@ impl Topic {
 
     /// Adds a meta under `key`.
     pub(super) fn join(&mut self, key: &str, phx_ref: &str, fields: &Map<String, Value>) {
-        let meta = Meta::new(phx_ref, None, fields);
-        self.state.insert(key, meta.clone());
-        self.changed();
-        self.pending.join(key, Joined { meta, change: self.changes, before: None });
+        self.add(key, Meta::new(phx_ref, None, fields));
+    }
+
+    /// Adds a meta of another node, which may be one that has just left: nobody hears of that if nobody has yet. What
+    /// has to be published before this change is, if there is any.
+    pub(super) fn enter(&mut self, key: &str, meta: Meta) -> Option<Batch> {
+        let left = self.pending.left(key, meta.phx_ref()).map(|left| left.change);
+        let first = left.is_some_and(|change| change <= self.given).then(|| self.take()).flatten();
+        if left.is_some() && first.is_none() {
+            self.pending.take_leave(key, meta.phx_ref());
+            self.state.insert(key, meta);
+            self.changed();
+        } else {
+            self.add(key, meta);
+        }
+        first
     }
 
     /// Puts a meta `new` in the place of `old`. What has to be published before this change is, if there is any.
     /// Nothing happens where `old` is not there.
     pub(super) fn update(&mut self, key: &str, old: &str, new: &str, fields: &Map<String, Value>) -> Option<Batch> {
         let first = self.settle(key, old);
-        let untold = self.pending.take_join(key, old);
-        let before = match &untold {
+        let before = match self.pending.joined(key, old) {
             Some(joined) => joined.before.clone(),
             None => Some(old.to_owned()),
         };
         let meta = Meta::new(new, before.as_deref(), fields);
-        let Some(left) = self.state.replace(key, old, meta.clone()) else { return first };
-        self.changed();
-        if untold.is_none() {
-            self.pending.leave(key, left);
+        self.swap(key, old, meta, before);
+        first
+    }
+
+    /// As [`Topic::update`], with a meta of another node; it is shown also where `old` is not there.
+    pub(super) fn replace(&mut self, key: &str, old: &str, meta: Meta) -> Option<Batch> {
+        let first = self.settle(key, old);
+        if !self.swap(key, old, meta.clone(), None) {
+            self.add(key, meta);
         }
-        self.pending.join(key, Joined { meta, change: self.changes, before });
         first
     }
 
@@ -102,9 +118,26 @@ impl Topic {
         let Some(left) = self.state.remove(key, phx_ref) else { return first };
         self.changed();
         if untold.is_none() {
-            self.pending.leave(key, left);
+            self.pending.leave(key, left, self.changes);
         }
         first
+    }
+
+    fn add(&mut self, key: &str, meta: Meta) {
+        self.state.insert(key, meta.clone());
+        self.changed();
+        self.pending.join(key, Untold { meta, change: self.changes, before: None });
+    }
+
+    /// Whether `old` was there.
+    fn swap(&mut self, key: &str, old: &str, meta: Meta, before: Option<String>) -> bool {
+        let Some(left) = self.state.replace(key, old, meta.clone()) else { return false };
+        self.changed();
+        if self.pending.take_join(key, old).is_none() {
+            self.pending.leave(key, left, self.changes);
+        }
+        self.pending.join(key, Untold { meta, change: self.changes, before });
+        true
     }
 
     /// The changes that are to be published, if there are any.
@@ -147,26 +180,28 @@ impl Batch {
         self.joins.is_empty() && self.leaves.is_empty()
     }
 
-    fn join(&mut self, key: &str, joined: Joined) {
+    fn join(&mut self, key: &str, joined: Untold) {
         self.joins.entry(key.to_owned()).or_default().push(joined);
     }
 
-    fn leave(&mut self, key: &str, meta: Meta) {
-        self.leaves.entry(key.to_owned()).or_default().push(meta);
+    fn leave(&mut self, key: &str, meta: Meta, change: u64) {
+        self.leaves.entry(key.to_owned()).or_default().push(Untold { meta, change, before: None });
     }
 
-    fn joined(&self, key: &str, phx_ref: &str) -> Option<&Joined> {
-        self.joins.get(key)?.iter().find(|joined| joined.meta.phx_ref() == phx_ref)
+    fn joined(&self, key: &str, phx_ref: &str) -> Option<&Untold> {
+        find(&self.joins, key, phx_ref)
     }
 
-    fn take_join(&mut self, key: &str, phx_ref: &str) -> Option<Joined> {
-        let metas = self.joins.get_mut(key)?;
-        let place = metas.iter().position(|joined| joined.meta.phx_ref() == phx_ref)?;
-        let joined = metas.remove(place);
-        if metas.is_empty() {
-            self.joins.remove(key);
-        }
-        Some(joined)
+    fn left(&self, key: &str, phx_ref: &str) -> Option<&Untold> {
+        find(&self.leaves, key, phx_ref)
+    }
+
+    fn take_join(&mut self, key: &str, phx_ref: &str) -> Option<Untold> {
+        take(&mut self.joins, key, phx_ref)
+    }
+
+    fn take_leave(&mut self, key: &str, phx_ref: &str) -> Option<Untold> {
+        take(&mut self.leaves, key, phx_ref)
     }
 
     /// The diff as it is sent: `{"joins":{KEY:{"metas":[…]}},"leaves":{…}}`. `fetch` is asked once, for all keys.
@@ -176,6 +211,20 @@ impl Batch {
         keys.dedup();
         Payload::json(&Diff { batch: self, extras: &fetch(&keys) })
     }
+}
+
+fn find<'a>(side: &'a BTreeMap<String, Vec<Untold>>, key: &str, phx_ref: &str) -> Option<&'a Untold> {
+    side.get(key)?.iter().find(|untold| untold.meta.phx_ref() == phx_ref)
+}
+
+fn take(side: &mut BTreeMap<String, Vec<Untold>>, key: &str, phx_ref: &str) -> Option<Untold> {
+    let metas = side.get_mut(key)?;
+    let place = metas.iter().position(|untold| untold.meta.phx_ref() == phx_ref)?;
+    let taken = metas.remove(place);
+    if metas.is_empty() {
+        side.remove(key);
+    }
+    Some(taken)
 }
 
 struct Diff<'a> {

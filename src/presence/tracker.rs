@@ -24,6 +24,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Error, check_key,
     due::Due,
+    members::Change,
+    own::Ledger,
     state::{Extras, Meta},
     topic::{Batch, Topic},
 };
@@ -46,17 +48,21 @@ pub struct Options {
     pub window: Duration,
     /// What is added to the entries of keys.
     pub fetch: Option<Fetch>,
+    /// Whether other nodes are to show what is shown here: for a [`super::Cluster`].
+    pub shared: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { window: Duration::from_millis(50), fetch: None }
+        Self { window: Duration::from_millis(50), fetch: None, shared: false }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("window", &self.window).field("fetch", &self.fetch.is_some()).finish()
+        let Self { window, fetch, shared } = self;
+        let mut text = f.debug_struct("Options");
+        text.field("window", window).field("fetch", &fetch.is_some()).field("shared", shared).finish()
     }
 }
 
@@ -85,6 +91,8 @@ struct Inner {
     /// Random at each start, so that no `phx_ref` is used twice.
     prefix: String,
     next: AtomicU64,
+    /// What is shown here and other nodes are to be told of; nothing where there are none.
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// One topic and its place in time.
@@ -126,8 +134,8 @@ impl Flusher {
 pub struct Tracked {
     tracker: Tracker,
     topic: Arc<str>,
-    key: String,
-    phx_ref: Mutex<String>,
+    key: Arc<str>,
+    phx_ref: Mutex<Arc<str>>,
 }
 
 impl Tracker {
@@ -147,7 +155,8 @@ impl Tracker {
 
     fn with(pubsub: PubSub, options: Options) -> Self {
         let (topics, due) = (DashMap::new(), Due::new());
-        let inner = Inner { pubsub, options, topics, due, prefix: ids::short(), next: AtomicU64::new(0) };
+        let ledger = options.shared.then(Arc::default);
+        let inner = Inner { pubsub, options, topics, due, prefix: ids::short(), next: AtomicU64::new(0), ledger };
         Self { inner: Arc::new(inner) }
     }
 
@@ -160,9 +169,13 @@ impl Tracker {
     pub fn track(&self, topic: &str, key: impl fmt::Display, fields: &Map<String, Value>) -> Result<Tracked, Error> {
         let key = key.to_string();
         check_key(&key)?;
-        let (topic, phx_ref): (Arc<str>, _) = (topic.into(), self.inner.next_ref());
-        self.inner.change(&topic, |topic| {
-            topic.join(&key, &phx_ref, fields);
+        let (topic, key, phx_ref): (Arc<str>, Arc<str>, _) = (topic.into(), key.into(), self.inner.next_ref());
+        self.inner.change(&topic, |shown| {
+            shown.join(&key, &phx_ref, fields);
+            self.inner.record(&topic, || {
+                let meta = shown.members().meta(&key, &phx_ref)?.clone();
+                Some(Change::Join { key: key.clone(), meta })
+            });
             None
         });
         Ok(Tracked { tracker: self.clone(), topic, key, phx_ref: Mutex::new(phx_ref) })
@@ -188,6 +201,23 @@ impl Tracker {
         self.inner.find(topic).map(|entry| entry.lock().topic.members().metas(&key).to_vec()).unwrap_or_default()
     }
 
+    /// Shows what another node shows. Each change is taken as it is: the other node has checked it.
+    pub(super) fn take(&self, topic: &Arc<str>, changes: Vec<Change>) {
+        self.inner.change(topic, |topic| {
+            let take = |change| match change {
+                Change::Join { key, meta } => topic.enter(&key, meta),
+                Change::Replace { key, old, meta } => topic.replace(&key, &old, meta),
+                Change::Leave { key, phx_ref } => topic.leave(&key, &phx_ref),
+            };
+            changes.into_iter().filter_map(take).collect::<Vec<_>>()
+        });
+    }
+
+    /// What is shown here, for those who tell other nodes.
+    pub(super) fn ledger(&self) -> Option<Arc<Ledger>> {
+        self.inner.ledger.clone()
+    }
+
     /// How many keys are on a topic.
     pub fn count(&self, topic: &str) -> usize {
         self.inner.find(topic).map_or(0, |entry| entry.lock().topic.members().len())
@@ -195,8 +225,17 @@ impl Tracker {
 }
 
 impl Inner {
-    fn next_ref(&self) -> String {
-        format!("{}{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+    fn next_ref(&self) -> Arc<str> {
+        format!("{}{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)).into()
+    }
+
+    /// Has other nodes told of a change. Under the topic's lock, so that they hear of changes in their order.
+    fn record(&self, topic: &Arc<str>, change: impl FnOnce() -> Option<Change>) {
+        if let Some(ledger) = &self.ledger
+            && let Some(change) = change()
+        {
+            ledger.record(topic, change);
+        }
     }
 
     fn find(&self, topic: &str) -> Option<Arc<Entry>> {
@@ -209,7 +248,7 @@ impl Inner {
     }
 
     /// Changes a topic, and publishes the change or has it published soon. What `change` answers is published before.
-    fn change(&self, topic: &Arc<str>, mut change: impl FnMut(&mut Topic) -> Option<Batch>) {
+    fn change<B: IntoIterator<Item = Batch>>(&self, topic: &Arc<str>, change: impl FnOnce(&mut Topic) -> B) {
         loop {
             let entry = self.open(topic);
             let mut held = entry.lock();
@@ -218,7 +257,7 @@ impl Inner {
                 self.forget(&entry);
                 continue;
             }
-            if let Some(first) = change(&mut held.topic) {
+            for first in change(&mut held.topic) {
                 self.publish(&entry.name, &mut held, &first);
             }
             self.tell(&entry, held, false);
@@ -315,7 +354,14 @@ impl Tracked {
         let mut phx_ref = self.phx_ref.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = &self.tracker.inner;
         let new = inner.next_ref();
-        inner.change(&self.topic, |topic| topic.update(&self.key, &phx_ref, &new, fields));
+        inner.change(&self.topic, |topic| {
+            let first = topic.update(&self.key, &phx_ref, &new, fields);
+            inner.record(&self.topic, || {
+                let meta = topic.members().meta(&self.key, &new)?.clone();
+                Some(Change::Replace { key: self.key.clone(), old: phx_ref.clone(), meta })
+            });
+            first
+        });
         *phx_ref = new;
     }
 
@@ -326,14 +372,22 @@ impl Tracked {
 
     /// Names the meta that is shown at this moment.
     pub fn phx_ref(&self) -> String {
+        self.shown().to_string()
+    }
+
+    fn shown(&self) -> Arc<str> {
         self.phx_ref.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let phx_ref = self.phx_ref();
-        self.tracker.inner.change(&self.topic, |topic| topic.leave(&self.key, &phx_ref));
+        let (phx_ref, inner) = (self.shown(), &self.tracker.inner);
+        inner.change(&self.topic, |topic| {
+            let first = topic.leave(&self.key, &phx_ref);
+            inner.record(&self.topic, || Some(Change::Leave { key: self.key.clone(), phx_ref: phx_ref.clone() }));
+            first
+        });
     }
 }
 
