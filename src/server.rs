@@ -20,7 +20,8 @@ use crate::{
     },
     config::{self, Config, Database},
     http::{Api, Guard},
-    presence::{self, Flusher, Tracker},
+    model::{Node, NodeState},
+    presence::{self, Cluster, ClusterOptions, Flusher, Roster, Tracker},
     pubsub::{self, PubSub, Relay},
     session::{self, Sessions},
     shutdown::Shutdown,
@@ -146,6 +147,27 @@ fn topics(config: &Config, store: &dyn Store) -> Result<(PubSub, Option<Relay>),
 /// How long a start waits for the bus before it goes on without.
 const BUS_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Presence is shared with nodes that share the store: its rows say which of them live.
+fn presence_options(store: &dyn Store, has_bus: bool) -> presence::Options {
+    presence::Options { shared: has_bus && store.scope().is_some(), ..presence::Options::default() }
+}
+
+/// Shares presence with the other nodes, and waits for what they show, so that the first to join sees everybody.
+async fn cluster(presence: &Tracker, pubsub: &PubSub, sessions: &Sessions, store: &dyn Store) -> Option<Cluster> {
+    let options = ClusterOptions { scope: store.scope()? };
+    let cluster = Cluster::start(presence.clone(), pubsub.clone(), sessions.nodes(), roster, &options)?;
+    let missing = cluster.settled().await;
+    if missing > 0 {
+        tracing::warn!(nodes = missing, "not every node has told who is there; it is asked for again");
+    }
+    Some(cluster)
+}
+
+fn roster(nodes: &session::Nodes) -> Roster {
+    let dead = |row: &Node| (row.owner.incarnation.clone(), row.state == NodeState::Dead);
+    Roster { own: nodes.own.clone(), rows: nodes.rows.iter().map(dead).collect(), asked: nodes.asked }
+}
+
 /// A server that serves.
 pub struct Server {
     address: SocketAddr,
@@ -157,6 +179,8 @@ pub struct Server {
     answers: TaskTracker,
     /// Keeps this node on its bus.
     relay: Option<Relay>,
+    /// Shares presence with the other nodes.
+    cluster: Option<Cluster>,
     /// Publishes changes of presence.
     flusher: Flusher,
     /// Ends the listener.
@@ -192,10 +216,11 @@ impl Server {
             // One that cannot be reached is tried on, and has said so.
             relay.connected(BUS_PATIENCE).await;
         }
-        let (presence, flusher) = Tracker::start(pubsub.clone(), presence::Options::default());
+        let (presence, flusher) = Tracker::start(pubsub.clone(), presence_options(&*store, relay.is_some()));
         let observer = Arc::new(AgentsAtWork::new(presence.clone(), &config.node_name));
         let sessions =
             Sessions::start(store.clone(), pubsub.clone(), agents, observer, session_options(&config)).await?;
+        let cluster = cluster(&presence, &pubsub, &sessions, &*store).await;
         let stage = Stage::new(presence, &config.node_name);
         let shared = Shared::new(sessions.clone(), stage.clone(), answers.clone());
         let router = router(shared, Rooms::new(stage));
@@ -215,6 +240,7 @@ impl Server {
             transport,
             answers,
             relay,
+            cluster,
             flusher,
             listener: token,
             serving,
@@ -255,6 +281,11 @@ impl Server {
         }
         if tokio::time::timeout(LAST_STEPS, self.flusher.stop()).await.is_err() {
             tracing::warn!("some changes of presence were not told in time");
+        }
+        if let Some(cluster) = self.cluster
+            && tokio::time::timeout(LAST_STEPS, cluster.stop()).await.is_err()
+        {
+            tracing::warn!("the other nodes were not told in time that nobody is here any more");
         }
         if let Some(relay) = self.relay {
             relay.stop().await;

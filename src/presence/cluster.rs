@@ -108,13 +108,14 @@ impl Watcher for Ear {
 
 impl Cluster {
     /// Begins to talk with the other nodes of `pubsub`'s bus. `tracker` must have been started as shared
-    /// ([`super::Options::shared`]); otherwise, and where this node is alone, there is nothing to do: `None`. `roster`
-    /// is looked at whenever it changes: it says under which name this node lives, and whose presences leave. To be
-    /// called inside a tokio runtime.
-    pub fn start(
+    /// ([`super::Options::shared`]); otherwise, and where this node is alone, there is nothing to do: `None`. `nodes`
+    /// is read by `roster` whenever it changes: it says under which name this node lives, and whose presences leave. To
+    /// be called inside a tokio runtime.
+    pub fn start<N: Send + Sync + 'static>(
         tracker: Tracker,
         pubsub: PubSub,
-        roster: watch::Receiver<Roster>,
+        nodes: watch::Receiver<N>,
+        roster: fn(&N) -> Roster,
         options: &ClusterOptions,
     ) -> Option<Self> {
         pubsub.node()?;
@@ -125,12 +126,12 @@ impl Cluster {
         let (receiver, watcher): (Arc<dyn Receiver>, Arc<dyn Watcher>) = (ear.clone(), ear);
         pubsub.receive(&name, &receiver);
         pubsub.watch(&watcher);
-        let own = roster.borrow().own.clone();
+        let own = roster(&nodes.borrow()).own;
         let exchange = Exchange::new(ledger.clone(), own, ids::beat().unsigned_abs());
         let (told, known) = watch::channel(Known::default());
         let token = CancellationToken::new();
         let task = Task { tracker, pubsub, name, ledger, exchange, told, _ears: (receiver, watcher) };
-        let task = tokio::spawn(task.run(inbox, roster, token.clone()));
+        let task = tokio::spawn(task.run(inbox, (nodes, roster), token.clone()));
         Some(Self { stop: token.drop_guard(), task, known })
     }
 
@@ -193,17 +194,17 @@ async fn at(time: Option<time::Instant>) {
 }
 
 impl Task {
-    async fn run(
+    async fn run<N: Send + Sync>(
         mut self,
         mut inbox: mpsc::Receiver<Command>,
-        mut roster: watch::Receiver<Roster>,
+        (mut nodes, roster): (watch::Receiver<N>, fn(&N) -> Roster),
         stop: CancellationToken,
     ) {
         let mut beats = time::interval(BEAT);
         beats.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let (mut flushed, mut waiting) = (time::Instant::now(), false);
         let mut more = None;
-        let first = roster.borrow_and_update().clone();
+        let first = roster(&nodes.borrow_and_update());
         self.look(&first).await;
         self.say(self.exchange.hello(None));
         loop {
@@ -211,7 +212,7 @@ impl Task {
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Ok(()) = roster.changed() => Next::Roster,
+                Ok(()) = nodes.changed() => Next::Roster,
                 () = self.ledger.bell.notified(), if !waiting => Next::Bell,
                 () = time::sleep_until(flushed + GATHER), if waiting => Next::Flush,
                 _ = beats.tick() => Next::Beat,
@@ -222,7 +223,7 @@ impl Task {
             match next {
                 Next::Command(command) => self.take(command).await,
                 Next::Roster => {
-                    let now = roster.borrow_and_update().clone();
+                    let now = roster(&nodes.borrow_and_update());
                     self.look(&now).await;
                 }
                 Next::Bell => waiting = true,

@@ -86,6 +86,10 @@ impl Inner {
             seen.current = true;
             seen.history.clone_from(&renewal.history);
         });
+        self.nodes.send_modify(|nodes| {
+            nodes.rows.clone_from(&renewal.nodes);
+            nodes.asked = sent;
+        });
         if history_changed {
             self.new_history();
         }
@@ -138,6 +142,7 @@ impl Inner {
         self.judge(super::judge::Judge::forget);
         match self.store.start_node(new_node(&owner, &self.options, false)).await {
             Ok(()) => {
+                self.nodes.send_modify(|nodes| nodes.own = owner.incarnation.clone());
                 self.set_seen(|seen| {
                     seen.owner = owner;
                     seen.renewed = Instant::now();

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::requests::{fields, lenient_fields};
@@ -100,6 +100,8 @@ struct Inner {
     runners: Runners,
     judge: Mutex<Judge>,
     seen: RwLock<Seen>,
+    /// What others are to know of the newest look at the nodes.
+    nodes: watch::Sender<Nodes>,
     heads: Arc<heads::Heads>,
     /// Rung for a renewal that does not wait for its time.
     renew_now: Notify,
@@ -124,6 +126,17 @@ struct Seen {
     history: String,
 }
 
+/// The rows of all nodes as a renewal read them, and which of them is this node.
+#[derive(Debug, Clone)]
+pub struct Nodes {
+    /// This node. After a retirement it is a new one, whose row was written after the others were read.
+    pub own: Incarnation,
+    /// Every row.
+    pub rows: Vec<Node>,
+    /// A moment before they were read.
+    pub asked: Instant,
+}
+
 impl Sessions {
     /// Registers this node, ends what its dead predecessors left running, and begins to renew the lease. When this
     /// returns, no session shows a turn whose owner is proved dead.
@@ -139,7 +152,9 @@ impl Sessions {
     ) -> store::Result<Self> {
         let owner = Owner { node: options.node_name.clone(), incarnation: Incarnation::mint() };
         store.start_node(new_node(&owner, &options, true)).await?;
+        let asked = Instant::now();
         let first = store.renew(&owner.incarnation, ids::beat()).await?;
+        let nodes = Nodes { own: owner.incarnation.clone(), rows: first.nodes.clone(), asked };
         let (tasks, log_closed) = (TaskTracker::new(), CancellationToken::new());
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| {
             let runs = weak.clone();
@@ -169,6 +184,7 @@ impl Sessions {
                     current: true,
                     history: first.history,
                 }),
+                nodes: watch::Sender::new(nodes),
                 heads,
                 renew_now: Notify::new(),
                 _ears: ears,
@@ -191,6 +207,11 @@ impl Sessions {
     /// This node, as it is known to others at this moment.
     pub fn owner(&self) -> Owner {
         self.inner.owner()
+    }
+
+    /// The nodes of the store, told anew with each renewal that worked and with each retirement of this one.
+    pub fn nodes(&self) -> watch::Receiver<Nodes> {
+        self.inner.nodes.subscribe()
     }
 
     /// Whether the store answered the newest renewal and this node may take turns.
