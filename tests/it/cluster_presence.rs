@@ -302,3 +302,30 @@ async fn a_restart_of_the_postgres_bus_loses_nothing() {
 async fn a_restart_of_the_nats_bus_loses_nothing() {
     a_bus_that_restarts_loses_nothing(Bus::nats()).await;
 }
+
+/// How long it takes until somebody elsewhere is told of one who connects and joins, the median of some. A part of it
+/// is the time for which the changes of a busy topic are gathered.
+async fn median_delay(bus: Bus) -> Duration {
+    let cluster = Cluster::new(bus, LONG).await;
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    let mut ben = Guest::join(&b, "ben", "r").await;
+    let mut delays = Vec::new();
+    for _ in 0..15 {
+        let began = Instant::now();
+        let ada = Guest::join(&a, "ada", "r").await;
+        ben.sees(&["ada", "ben"]).await;
+        delays.push(began.elapsed());
+        drop(ada);
+        ben.sees(&["ben"]).await;
+    }
+    delays.sort();
+    delays[delays.len() / 2]
+}
+
+#[tokio::test]
+async fn a_change_is_told_on_other_nodes_within_a_moment() {
+    for bus in [Bus::postgres(), Bus::nats()] {
+        let median = median_delay(bus).await;
+        assert!(median < Duration::from_millis(150), "{median:?}");
+    }
+}
