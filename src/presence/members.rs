@@ -62,11 +62,14 @@ fn put(members: &mut Members, topic: &Arc<str>, key: &Arc<str>, meta: &Meta) {
     members.insert(meta.shared_ref().clone(), member);
 }
 
+/// The changes of one topic, in their order.
+type OfTopic = (Arc<str>, Vec<Change>);
+
 /// Changes of one topic after the other, those of each in their order.
-pub(super) fn by_topic(changes: impl IntoIterator<Item = Located>) -> Vec<(Arc<str>, Vec<Change>)> {
-    let (mut places, mut sorted): (HashMap<Arc<str>, usize>, Vec<(Arc<str>, Vec<Change>)>) = Default::default();
+pub(super) fn by_topic(changes: impl IntoIterator<Item = Located>) -> Vec<OfTopic> {
+    let (mut places, mut sorted) = (HashMap::new(), Vec::<OfTopic>::new());
     for (topic, change) in changes {
-        let place = *places.entry(topic.clone()).or_insert_with(|| {
+        let place = *places.entry(Arc::clone(&topic)).or_insert_with(|| {
             sorted.push((topic, Vec::new()));
             sorted.len() - 1
         });
