@@ -8,9 +8,9 @@ use tempfile::TempDir;
 use super::support::{
     nats::NatsServer,
     postgres::{self, OWNER},
-    postgres_server::PostgresServer,
     presence::{Here, read, reference},
     process::Process,
+    tcp_proxy::TcpProxy,
     ws::{TestClient, within},
 };
 
@@ -19,41 +19,45 @@ const SHORT: [&str; 4] = ["--lease-ttl", "900ms", "--lease-renew", "300ms"];
 /// Nobody is judged dead within a test.
 const LONG: [&str; 4] = ["--lease-ttl", "60s", "--lease-renew", "300ms"];
 
-/// What carries messages between nodes. Each is a server of its own, so that it can go away without the store.
+/// What carries messages between nodes: it can go away without the store.
 enum Bus {
-    Postgres(PostgresServer),
+    /// The store's own server, over a way that can be cut.
+    Postgres(TcpProxy),
     Nats(NatsServer),
 }
 
 impl Bus {
-    fn postgres() -> Self {
-        Self::Postgres(PostgresServer::start())
+    async fn postgres() -> Self {
+        Self::Postgres(TcpProxy::start(postgres::server().port()).await)
     }
 
     fn nats() -> Self {
         Self::Nats(NatsServer::start())
     }
 
-    fn args(&self) -> Vec<String> {
-        let args = match self {
-            Self::Postgres(server) => {
-                vec!["--bus".to_owned(), "postgres".to_owned(), "--bus-url".to_owned(), server.url()]
+    fn args(&self, database: &str) -> Vec<String> {
+        match self {
+            Self::Postgres(proxy) => {
+                let url = postgres::server().tcp_url(proxy.port(), database);
+                ["--bus", "postgres", "--bus-url", &url].map(str::to_owned).into()
             }
             Self::Nats(server) => vec!["--bus".to_owned(), server.url()],
-        };
-        args.into_iter().collect()
+        }
     }
 
     fn kill(&mut self) {
         match self {
-            Self::Postgres(server) => server.kill(),
+            Self::Postgres(proxy) => {
+                proxy.refuse(true);
+                proxy.cut();
+            }
             Self::Nats(server) => server.kill(),
         }
     }
 
     fn start_again(&mut self) {
         match self {
-            Self::Postgres(server) => server.start_again(),
+            Self::Postgres(proxy) => proxy.refuse(false),
             Self::Nats(server) => server.start_again(),
         }
     }
@@ -69,14 +73,14 @@ struct Cluster {
 
 impl Cluster {
     async fn new(bus: Bus, lease: [&'static str; 4]) -> Self {
-        let server = postgres::server();
-        let database = server.url(OWNER, &server.database().await);
+        let database = postgres::server().database().await;
         Self { database, bus, lease, folder: TempDir::new().unwrap() }
     }
 
     async fn node(&self, name: &str) -> Process {
-        let bus = self.bus.args();
-        let mut args = vec!["--database-url", &self.database, "--node-name", name, "--drain-timeout", "1s"];
+        let bus = self.bus.args(&self.database);
+        let database = postgres::server().url(OWNER, &self.database);
+        let mut args = vec!["--database-url", &database, "--node-name", name, "--drain-timeout", "1s"];
         args.extend(self.lease);
         args.extend(bus.iter().map(String::as_str));
         Process::start(self.folder.path(), &args).await
@@ -177,7 +181,7 @@ async fn everybody_sees_everybody(bus: Bus) {
 
 #[tokio::test]
 async fn k107_everybody_sees_everybody_over_postgres() {
-    everybody_sees_everybody(Bus::postgres()).await;
+    everybody_sees_everybody(Bus::postgres().await).await;
 }
 
 #[tokio::test]
@@ -210,7 +214,7 @@ async fn i18_k107_the_members_of_a_killed_node_leave_with_its_tombstone() {
 
 #[tokio::test]
 async fn k107_the_members_of_a_node_that_ends_leave_at_once() {
-    let cluster = Cluster::new(Bus::postgres(), LONG).await;
+    let cluster = Cluster::new(Bus::postgres().await, LONG).await;
     let (a, mut b) = (cluster.node("a").await, cluster.node("b").await);
     let mut ada = Guest::join(&a, "ada", "r").await;
     let _ben = Guest::join(&b, "ben", "r").await;
@@ -295,7 +299,7 @@ async fn a_bus_that_restarts_loses_nothing(bus: Bus) {
 
 #[tokio::test]
 async fn a_restart_of_the_postgres_bus_loses_nothing() {
-    a_bus_that_restarts_loses_nothing(Bus::postgres()).await;
+    a_bus_that_restarts_loses_nothing(Bus::postgres().await).await;
 }
 
 #[tokio::test]
@@ -324,7 +328,7 @@ async fn median_delay(bus: Bus) -> Duration {
 
 #[tokio::test]
 async fn a_change_is_told_on_other_nodes_within_a_moment() {
-    for bus in [Bus::postgres(), Bus::nats()] {
+    for bus in [Bus::postgres().await, Bus::nats()] {
         let median = median_delay(bus).await;
         assert!(median < Duration::from_millis(150), "{median:?}");
     }

@@ -12,7 +12,6 @@ pub(crate) mod nats;
 pub(crate) mod poll;
 #[allow(dead_code, reason = "the unit tests of the store use more of it")]
 pub(crate) mod postgres;
-pub(crate) mod postgres_server;
 pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod raw;
