@@ -49,8 +49,7 @@ pub struct ClusterOptions {
     pub scope: Arc<str>,
 }
 
-/// The running task. Dropping it ends the task without a goodbye: then other nodes show what was here until this node
-/// is dead.
+/// The running task. Dropping it ends the task as [`Cluster::stop`] does, without waiting for its end.
 pub struct Cluster {
     stop: DropGuard,
     task: JoinHandle<()>,
@@ -300,3 +299,7 @@ impl Task {
         self.ledger.lock().close();
     }
 }
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

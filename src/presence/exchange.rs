@@ -93,8 +93,10 @@ impl Exchange {
             Said::Position { number } => News::Position { number },
             Said::Hello { number } => {
                 let changes = self.replica.hear(from, &of, News::Position { number }, now);
-                let say = self.say(Some(from.clone()), |number| Said::Position { number });
-                return Outcome { changes, say: say.into_iter().collect() };
+                // What waits is said before, so that the answer is that of this moment.
+                let mut say = self.flush();
+                say.extend(self.say(Some(from.clone()), |number| Said::Position { number }));
+                return Outcome { changes, say };
             }
             Said::Ask { have } => return self.answer(from, &of, have),
             Said::Bye => return self.replica.end(&of).into(),

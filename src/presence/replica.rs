@@ -78,6 +78,8 @@ struct Life {
     number: u64,
     /// The highest number that is known to exist.
     known: u64,
+    /// It has said how far its list has come; before, there may be more than `known`.
+    spoke: bool,
     /// What came before its turn.
     held: BTreeMap<u64, Vec<Located>>,
     list: Option<Gathered>,
@@ -128,7 +130,7 @@ impl Replica {
         }
         let life = self.lives.entry(of.clone()).or_insert_with(|| Life::new(from.clone(), now));
         life.at = from.clone();
-        let lacked = life.number < life.known;
+        let lacked = life.lacks();
         let mut told = Vec::new();
         match news {
             News::Delta { number, changes } => life.hold(number, changes),
@@ -137,7 +139,10 @@ impl Replica {
                     life.take_list(list, &mut told);
                 }
             }
-            News::Position { number } => life.known = life.known.max(number),
+            News::Position { number } => {
+                life.known = life.known.max(number);
+                life.spoke = true;
+            }
         }
         life.catch_up(&mut told);
         self.progress += u64::from(lacked);
@@ -197,9 +202,8 @@ impl Replica {
 
     /// How many nodes live, by their rows, of which not everything is known; nothing before rows were looked at.
     pub(super) fn missing(&self) -> Option<usize> {
-        let lacks = |life: &&Incarnation| {
-            !self.gone.names.contains(*life) && self.lives.get(*life).is_none_or(|life| life.number < life.known)
-        };
+        let lacks =
+            |life: &&Incarnation| !self.gone.names.contains(*life) && self.lives.get(*life).is_none_or(Life::lacks);
         self.expected.as_ref().map(|expected| expected.iter().filter(lacks).count())
     }
 
@@ -252,10 +256,16 @@ impl Life {
             members: Members::new(),
             number: 0,
             known: 0,
+            spoke: false,
             held: BTreeMap::new(),
             list: None,
             ask: None,
         }
+    }
+
+    /// Whether there is, or may be, more than is known of it.
+    fn lacks(&self) -> bool {
+        !self.spoke || self.number < self.known
     }
 
     fn hold(&mut self, number: u64, changes: Vec<Located>) {

@@ -173,6 +173,8 @@ fn it_is_known_how_many_live_nodes_are_not_known_yet() {
     node.look(&[("me", false), ("a", false), ("b", false), ("c", true)]);
     assert_eq!(node.replica.missing(), Some(2));
     node.hear("a", News::Position { number: 0 });
+    node.delta("b", 1, vec![join("x")]);
+    assert_eq!(node.replica.missing(), Some(1), "there may be more");
     node.hear("b", News::Position { number: 2 });
     assert_eq!(node.replica.missing(), Some(1));
     let before = node.replica.progress();
