@@ -73,7 +73,7 @@ struct Cluster {
 
 impl Cluster {
     async fn new(bus: Bus, lease: [&'static str; 4]) -> Self {
-        let database = postgres::server().database().await;
+        let database = Box::pin(postgres::server().database()).await;
         Self { database, bus, lease, folder: TempDir::new().unwrap() }
     }
 
@@ -181,12 +181,12 @@ async fn everybody_sees_everybody(bus: Bus) {
 
 #[tokio::test]
 async fn k107_everybody_sees_everybody_over_postgres() {
-    everybody_sees_everybody(Bus::postgres().await).await;
+    Box::pin(everybody_sees_everybody(Bus::postgres().await)).await;
 }
 
 #[tokio::test]
 async fn k107_everybody_sees_everybody_over_nats() {
-    everybody_sees_everybody(Bus::nats()).await;
+    Box::pin(everybody_sees_everybody(Bus::nats())).await;
 }
 
 #[tokio::test]
@@ -299,12 +299,12 @@ async fn a_bus_that_restarts_loses_nothing(bus: Bus) {
 
 #[tokio::test]
 async fn a_restart_of_the_postgres_bus_loses_nothing() {
-    a_bus_that_restarts_loses_nothing(Bus::postgres().await).await;
+    Box::pin(a_bus_that_restarts_loses_nothing(Bus::postgres().await)).await;
 }
 
 #[tokio::test]
 async fn a_restart_of_the_nats_bus_loses_nothing() {
-    a_bus_that_restarts_loses_nothing(Bus::nats()).await;
+    Box::pin(a_bus_that_restarts_loses_nothing(Bus::nats())).await;
 }
 
 /// How long it takes until somebody elsewhere is told of one who connects and joins, the median of some. A part of it
@@ -329,7 +329,7 @@ async fn median_delay(bus: Bus) -> Duration {
 #[tokio::test]
 async fn a_change_is_told_on_other_nodes_within_a_moment() {
     for bus in [Bus::postgres().await, Bus::nats()] {
-        let median = median_delay(bus).await;
+        let median = Box::pin(median_delay(bus)).await;
         assert!(median < Duration::from_millis(150), "{median:?}");
     }
 }
