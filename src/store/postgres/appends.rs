@@ -120,6 +120,7 @@ impl<'a> Plan<'a> {
         }
         let sessions: HashSet<&str> = self.appends.iter().map(|append| &**append.session).collect();
         let found: Vec<(String, bool, i64)> = sqlx::query_as(STATEMENT)
+            .persistent(self.appends.len() <= FEW)
             .bind(sessions.into_iter().collect::<Vec<_>>())
             .bind(self.turns.keys().copied().collect::<Vec<_>>())
             .bind(groups().map(|group| &*group.session).collect::<Vec<_>>())
@@ -176,33 +177,35 @@ fn plain(item: &Item) -> Option<Plain<'_>> {
     }
 }
 
+/// Up to how many appends the plan that is made once for all batches is as good as one that knows how many there are. That
+/// one would go through all turns for each session.
+const FEW: usize = 16;
+
 /// The fence is in the statement that locks the turn's row, which looks again at the row that it has locked. Seqs are
 /// counted from the session's row as it is under the lock. `locked` waits for nobody.
 const STATEMENT: &str = "WITH locked AS MATERIALIZED (
-        SELECT key, id FROM sessions WHERE id = ANY($1) ORDER BY key FOR UPDATE SKIP LOCKED
+        SELECT key, id, last_seq FROM sessions WHERE id = ANY($1) ORDER BY key FOR UPDATE SKIP LOCKED
     ), fenced AS (
         UPDATE turns t SET flushed = t.flushed + g.count
         FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
             AS g (turn, session, owner, term, first, count) JOIN locked l ON l.id = g.session
         WHERE t.id = g.turn AND t.session_key = l.key AND t.status = 'running' AND t.owner = g.owner
             AND t.term = g.term AND t.flushed = g.first
-        RETURNING t.id, t.session_key, t.intent
+        RETURNING t.id, t.session_key, t.intent, l.last_seq AS base
     ), new AS (
-        SELECT f.session_key, e.place, e.turn, e.flush, e.body,
+        SELECT f.session_key, f.base, e.place, e.turn, e.flush, e.body,
                row_number() OVER (PARTITION BY f.session_key ORDER BY e.place) AS nth
         FROM unnest($8::text[], $9::bigint[], $10::text[]) WITH ORDINALITY AS e (turn, flush, body, place)
         JOIN fenced f ON f.id = e.turn
     ), heads AS (
         UPDATE sessions s SET last_seq = s.last_seq + n.count
         FROM (SELECT session_key, count(*) AS count FROM new GROUP BY session_key) n WHERE s.key = n.session_key
-        RETURNING s.key, s.last_seq - n.count AS base
     ), logged AS (
         INSERT INTO events (session_key, seq, kind, turn_id, flush, body)
-        SELECT h.key, h.base + n.nth, 'turn_delta', n.turn, n.flush, n.body FROM new n JOIN heads h ON h.key = n.session_key
+        SELECT n.session_key, n.base + n.nth, 'turn_delta', n.turn, n.flush, n.body FROM new n
     ), chunked AS (
         INSERT INTO chunks (turn_id, upto, parts)
-        SELECT n.turn, h.base + n.nth, c.parts
-        FROM unnest($11::text[], $12::bigint[], $13::text[]) AS c (turn, place, parts)
-        JOIN new n ON n.place = c.place JOIN heads h ON h.key = n.session_key
+        SELECT n.turn, n.base + n.nth, c.parts
+        FROM unnest($11::text[], $12::bigint[], $13::text[]) AS c (turn, place, parts) JOIN new n ON n.place = c.place
     )
-    SELECT f.id, f.intent, h.base FROM fenced f JOIN heads h ON h.key = f.session_key";
+    SELECT f.id, f.intent, f.base FROM fenced f";
