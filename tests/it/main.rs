@@ -19,6 +19,7 @@ mod channel_presence;
 mod channel_slow;
 mod channel_transport;
 mod cli;
+mod cluster;
 mod cluster_presence;
 mod config;
 mod conformance;

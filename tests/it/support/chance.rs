@@ -23,6 +23,11 @@ impl Chance {
         (self.0 >> 11) % end.max(1)
     }
 
+    /// A generator of its own that follows from this one, for work that runs beside other work.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.below(u64::MAX) | 1)
+    }
+
     /// A pause of up to `micros` microseconds, for races: nothing depends on its length.
     pub(crate) fn pause(&mut self, micros: u64) -> impl Future<Output = ()> + use<> {
         tokio::time::sleep(Duration::from_micros(self.below(micros)))

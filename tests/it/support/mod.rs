@@ -4,17 +4,20 @@ pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod db;
+pub(crate) mod fleet;
 pub(crate) mod form;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod kotlin;
 pub(crate) mod nats;
+pub(crate) mod oracle;
 pub(crate) mod poll;
 #[allow(dead_code, reason = "the unit tests of the store use more of it")]
 pub(crate) mod postgres;
 pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod recorder;
 pub(crate) mod script;
 pub(crate) mod server;
 #[allow(dead_code, reason = "the unit tests of the store use more of it")]
