@@ -1,9 +1,13 @@
 //! Several real servers on one Postgres, and what must hold whatever happens to them: every accepted turn ends once,
 //! only turns whose owner is gone are ended for it, and a client that was there throughout holds what the log says.
 
+mod bus;
+mod clocks;
 mod death;
 mod ends;
 mod frozen;
+mod history;
 mod joins;
 mod outage;
 mod people;
+mod refusals;

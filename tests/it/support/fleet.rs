@@ -13,6 +13,8 @@ use tokio::{
 };
 
 use super::{
+    chance::Chance,
+    lossy_nats::LossyNats,
     nats::NatsServer,
     postgres::{self, Server},
     process::{self, Process},
@@ -26,6 +28,8 @@ static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
 pub(crate) struct Plan {
     pub(crate) nodes: usize,
     pub(crate) nats: bool,
+    /// Of a hundred messages of NATS, how many are lost, by which chance.
+    pub(crate) losing: Option<(u64, Chance)>,
     pub(crate) ttl: Duration,
     pub(crate) renew: Duration,
     pub(crate) echo_delay: &'static str,
@@ -37,7 +41,7 @@ impl Plan {
     /// Leases that are judged within a second or two, and the bus over Postgres.
     pub(crate) fn short(nodes: usize) -> Self {
         let (ttl, renew) = (Duration::from_millis(900), Duration::from_millis(300));
-        Self { nodes, nats: false, ttl, renew, echo_delay: "20ms", args: &[] }
+        Self { nodes, nats: false, losing: None, ttl, renew, echo_delay: "20ms", args: &[] }
     }
 
     /// Leases that a busy machine does not lose: for cases in which nobody may be judged.
@@ -48,6 +52,10 @@ impl Plan {
 
     pub(crate) fn nats(self) -> Self {
         Self { nats: true, ..self }
+    }
+
+    pub(crate) fn losing(self, percent: u64, chance: Chance) -> Self {
+        Self { losing: Some((percent, chance)), ..self }
     }
 
     pub(crate) fn echo(self, echo_delay: &'static str) -> Self {
@@ -79,6 +87,7 @@ pub(crate) struct Fleet {
     pub(crate) plan: Plan,
     pub(crate) nodes: Vec<Node>,
     pub(crate) nats: Option<NatsServer>,
+    pub(crate) lossy: Option<LossyNats>,
     database: String,
     server: Option<Server>,
     folder: TempDir,
@@ -103,7 +112,12 @@ impl Fleet {
         let shared = server.as_ref().unwrap_or_else(|| postgres::server());
         let (database, port) = (shared.database().await, shared.port());
         let nats = plan.nats.then(NatsServer::start);
-        let bus = nats.as_ref().map_or(port, port_of);
+        let mut bus = nats.as_ref().map_or(port, port_of);
+        let mut lossy = None;
+        if let Some((percent, chance)) = &plan.losing {
+            let proxy = LossyNats::start(bus, *percent, chance.clone()).await;
+            bus = lossy.insert(proxy).port();
+        }
         let mut nodes = Vec::new();
         for number in 0..plan.nodes {
             nodes.push(Node {
@@ -117,7 +131,7 @@ impl Fleet {
         }
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
         let folder = TempDir::new().unwrap();
-        Self { plan, nodes, nats, database, server, folder, http, _alone: alone }
+        Self { plan, nodes, nats, lossy, database, server, folder, http, _alone: alone }
     }
 
     /// Starts the process of a node, where its last one was.
@@ -234,6 +248,43 @@ impl Fleet {
     pub(crate) fn caller(&self) -> Caller {
         let address = |node: &Node| node.address.map(|address| format!("http://{address}")).unwrap_or_default();
         Caller { http: self.http.clone(), nodes: self.nodes.iter().map(address).collect() }
+    }
+
+    /// Takes the store and the bus away from a node; or gives them back.
+    pub(crate) fn lose_both(&self, node: usize, lost: bool) {
+        self.lose_store(node, lost);
+        self.lose_bus(node, lost);
+    }
+
+    /// The name of the database.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The program with nothing said yet.
+    pub(crate) fn tool(&self) -> tokio::process::Command {
+        process::command(self.folder.path())
+    }
+
+    /// Keeps a copy of the database as it is. No node may reach it meanwhile.
+    pub(crate) async fn copy_database(&self) {
+        let name = &self.database;
+        self.alone_with(&format!("CREATE DATABASE {name}_copy TEMPLATE {name}")).await;
+    }
+
+    /// Puts the copy in the place of the database, as a restore does. No node may reach it meanwhile.
+    pub(crate) async fn restore_copy(&self) {
+        let name = &self.database;
+        self.alone_with(&format!("ALTER DATABASE {name} RENAME TO {name}_lost")).await;
+        self.alone_with(&format!("ALTER DATABASE {name}_copy RENAME TO {name}")).await;
+    }
+
+    async fn alone_with(&self, sql: &str) {
+        let mut admin = Sql(self.server().admin("postgres").await);
+        let others = format!("FROM pg_stat_activity WHERE datname = '{}'", self.database);
+        admin.run(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
+        admin.until("the database to be free", &format!("SELECT count(*) {others}"), 0).await;
+        admin.run(sql).await;
     }
 
     /// Asks a node, and expects it to work.

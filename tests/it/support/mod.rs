@@ -9,6 +9,7 @@ pub(crate) mod form;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod kotlin;
+pub(crate) mod lossy_nats;
 pub(crate) mod nats;
 pub(crate) mod oracle;
 pub(crate) mod poll;
