@@ -74,3 +74,20 @@ async fn case_4_a_node_that_starts_when_the_store_is_back_judges_nobody_for_a_le
     assert_eq!(sql.number(verdicts).await, 1, "nobody else was judged");
     cluster.check(&[&ada]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_4_a_slow_store_slows_and_cancels_nothing() {
+    let plan = Plan { ttl: Duration::from_secs(3), renew: Duration::from_millis(500), ..Plan::short(3) };
+    let cluster = Fleet::start(plan).await;
+    let mut sql = cluster.sql().await;
+    let ada = Recorder::start(&cluster, &[1], "s", "ada").await;
+    let turn = cluster.turn(0, "s", 400).await;
+    for node in &cluster.nodes {
+        node.store.delay(Duration::from_millis(60));
+        node.bus.delay(Duration::from_millis(100));
+    }
+    cluster.clients(1).delay(Duration::from_millis(50));
+    assert_eq!(ada.end(&turn).await, "completed");
+    assert_eq!(sql.number("SELECT count(*) FROM nodes WHERE state <> 'live'").await, 0, "nobody was judged");
+    cluster.check(&[&ada]).await;
+}

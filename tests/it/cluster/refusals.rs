@@ -34,7 +34,7 @@ async fn case_13_a_database_that_cannot_be_used_is_refused_in_one_line() {
     let (url, name) = (cluster.url(), cluster.database());
     sql.run("CREATE ROLE stranger LOGIN PASSWORD 'stranger-secret'").await;
     let stranger = url.replace("app:app-secret", "stranger:stranger-secret");
-    refused(&cluster, &stranger, &["stranger", name]).await;
+    refused(&cluster, &stranger, &["grant it", name]).await;
     sql.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     refused(&cluster, &url, &["read-only", name]).await;
     sql.run(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
@@ -88,9 +88,12 @@ async fn case_13_without_its_bus_a_node_starts_says_so_and_finds_it_when_it_answ
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_13_i1_two_nodes_of_one_name_are_two_unless_the_name_was_promised_to_be_one_s() {
     let mut cluster = Fleet::prepare(Plan::patient(3), None).await;
-    cluster.launch_as(0, &["--node-name", "same"], &[]).await;
-    cluster.launch_as(1, &["--node-name", "same"], &[]).await;
-    cluster.launch_as(2, &["--node-name", "only", "--exclusive-node-name"], &[]).await;
+    for (node, name) in cluster.nodes.iter_mut().zip(["same", "same", "only"]) {
+        name.clone_into(&mut node.name);
+    }
+    cluster.launch(0).await;
+    cluster.launch(1).await;
+    cluster.launch_as(2, &["--exclusive-node-name"], &[]).await;
     cluster.audit().await;
     let mut sql = cluster.sql().await;
     let ada = Recorder::start(&cluster, &[1], "s0", "ada").await;
@@ -105,12 +108,12 @@ async fn case_13_i1_two_nodes_of_one_name_are_two_unless_the_name_was_promised_t
     // A restart under a name that is not promised frees nothing before the lease is over.
     cluster.kill(0).await;
     let killed = Instant::now();
-    cluster.launch_as(0, &["--node-name", "same"], &[]).await;
+    cluster.launch(0).await;
     assert_eq!(sql.status(&turns[0]).await, "running", "a name proves nothing");
     // Under one that is, at once.
     cluster.kill(2).await;
     let begun = Instant::now();
-    cluster.launch_as(2, &["--node-name", "only", "--exclusive-node-name"], &[]).await;
+    cluster.launch_as(2, &["--exclusive-node-name"], &[]).await;
     assert_eq!(eve.end(&turns[2]).await, "cancelled owner_gone");
     let took = begun.elapsed();
     println!("an exclusive name freed its predecessor's turn after {took:?}");

@@ -172,7 +172,7 @@ impl Fleet {
     }
 
     fn log_of(&self, node: usize) -> std::path::PathBuf {
-        self.folder.path().join(format!("{}.log", self.nodes[node].name))
+        self.folder.path().join(format!("node-{node}.log"))
     }
 
     /// What the processes of a node have written.
