@@ -11,3 +11,4 @@ mod joins;
 mod outage;
 mod people;
 mod refusals;
+mod storm;
