@@ -8,6 +8,7 @@ mod ends;
 mod frozen;
 mod history;
 mod joins;
+mod oracle;
 mod outage;
 mod people;
 mod refusals;
