@@ -82,7 +82,7 @@ async fn case_10_a_bus_over_postgres_that_breaks_loses_and_cancels_nothing() {
         let more = here.now().answer(&turn).len();
         here.words(&turn, more + 50).await;
         let bus = &cluster.nodes[round % 3].bus;
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             bus.cut();
         } else {
             bus.go_silent(true);

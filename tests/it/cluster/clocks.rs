@@ -23,7 +23,7 @@ fn library() -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_11_i4_clocks_an_hour_off_and_jumping_decide_nothing() {
     let plan = Plan { ttl: Duration::from_secs(2), renew: Duration::from_millis(400), ..Plan::short(3) };
-    let mut cluster = Fleet::prepare(plan, None).await;
+    let mut cluster = Fleet::prepare(plan).await;
     let (library, folder) = (library(), tempfile::TempDir::new().unwrap());
     let clock = |node: usize| folder.path().join(format!("clock-{node}"));
     let set = |node: usize, offset: &str| {

@@ -21,7 +21,7 @@ async fn case_9_t8_of_two_hundred_live_turns_at_sigterm_half_finish_and_the_rest
     let recorders =
         join_all((0..6).map(async |number| Recorder::start(&cluster, &[1], &format!("s{number}"), "ada").await)).await;
     let begin = |number: usize| {
-        let (cluster, words) = (&cluster, if number % 2 == 0 { 200 } else { 5_000 });
+        let (cluster, words) = (&cluster, if number.is_multiple_of(2) { 200 } else { 5_000 });
         async move { cluster.turn(0, &format!("s{number}"), words).await }
     };
     let turns: Vec<String> = stream::iter(0..200).map(begin).buffer_unordered(16).collect().await;

@@ -103,7 +103,7 @@ async fn case_7_i16_the_same_id_at_three_nodes_at_once_is_one_message_and_one_tu
     for round in 0..60 {
         let id = format!("m{round}");
         // With the session made by the first of them, too.
-        let session = if round % 3 == 0 { format!("new-{round}") } else { "s".to_owned() };
+        let session = if round.is_multiple_of(3) { format!("new-{round}") } else { "s".to_owned() };
         let pauses: Vec<_> = (0..3).map(|_| chance.pause(3_000)).collect();
         let sends = pauses.into_iter().enumerate().map(|(node, pause)| {
             let (caller, session, id) = (&caller, &session, &id);

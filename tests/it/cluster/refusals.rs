@@ -52,7 +52,7 @@ async fn case_13_a_database_that_cannot_be_used_is_refused_in_one_line() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_13_without_its_bus_a_node_starts_says_so_and_finds_it_when_it_answers() {
-    let mut cluster = Fleet::prepare(Plan::patient(2).nats(), None).await;
+    let mut cluster = Fleet::prepare(Plan::patient(2).nats()).await;
     for node in &cluster.nodes {
         node.bus.refuse(true);
     }
@@ -87,7 +87,7 @@ async fn case_13_without_its_bus_a_node_starts_says_so_and_finds_it_when_it_answ
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_13_i1_two_nodes_of_one_name_are_two_unless_the_name_was_promised_to_be_one_s() {
-    let mut cluster = Fleet::prepare(Plan::patient(3), None).await;
+    let mut cluster = Fleet::prepare(Plan::patient(3)).await;
     for (node, name) in cluster.nodes.iter_mut().zip(["same", "same", "only"]) {
         name.clone_into(&mut node.name);
     }

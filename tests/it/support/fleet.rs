@@ -4,6 +4,7 @@
 
 use std::{fs::File, net::SocketAddr, process::Stdio, time::Duration};
 
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tempfile::TempDir;
@@ -16,7 +17,7 @@ use super::{
     chance::Chance,
     lossy_nats::LossyNats,
     nats::NatsServer,
-    postgres::{self, Server},
+    postgres,
     process::{self, Process},
     tcp_proxy::TcpProxy,
 };
@@ -89,7 +90,6 @@ pub(crate) struct Fleet {
     pub(crate) nats: Option<NatsServer>,
     pub(crate) lossy: Option<LossyNats>,
     database: String,
-    server: Option<Server>,
     folder: TempDir,
     http: reqwest::Client,
     _alone: SemaphorePermit<'static>,
@@ -97,19 +97,25 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Starts every node of the plan, on a database of the server that tests share.
-    pub(crate) async fn start(plan: Plan) -> Self {
-        let mut cluster = Self::prepare(plan, None).await;
-        for node in 0..cluster.nodes.len() {
-            cluster.launch(node).await;
-        }
-        cluster.audit().await;
-        cluster
+    pub(crate) fn start(plan: Plan) -> BoxFuture<'static, Self> {
+        Box::pin(async {
+            let mut cluster = Self::prepare(plan).await;
+            for node in 0..cluster.nodes.len() {
+                cluster.launch(node).await;
+            }
+            cluster.audit().await;
+            cluster
+        })
     }
 
-    /// The same without a node that runs, on `server` if one is given.
-    pub(crate) async fn prepare(plan: Plan, server: Option<Server>) -> Self {
+    /// The same without a node that runs.
+    pub(crate) fn prepare(plan: Plan) -> BoxFuture<'static, Self> {
+        Box::pin(Self::prepared(plan))
+    }
+
+    async fn prepared(plan: Plan) -> Self {
         let alone = ONE_AT_A_TIME.acquire().await.unwrap();
-        let shared = server.as_ref().unwrap_or_else(|| postgres::server());
+        let shared = postgres::server();
         let (database, port) = (shared.database().await, shared.port());
         let nats = plan.nats.then(NatsServer::start);
         let mut bus = nats.as_ref().map_or(port, port_of);
@@ -131,7 +137,7 @@ impl Fleet {
         }
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
         let folder = TempDir::new().unwrap();
-        Self { plan, nodes, nats, lossy, database, server, folder, http, _alone: alone }
+        Self { plan, nodes, nats, lossy, database, folder, http, _alone: alone }
     }
 
     /// Starts the process of a node, where its last one was.
@@ -180,22 +186,18 @@ impl Fleet {
         std::fs::read_to_string(self.log_of(node)).unwrap_or_default()
     }
 
-    pub(crate) fn server(&self) -> &Server {
-        self.server.as_ref().unwrap_or_else(|| postgres::server())
-    }
-
     fn url_through(&self, proxy: &TcpProxy) -> String {
-        self.server().tcp_url(proxy.port(), &self.database)
+        postgres::server().tcp_url(proxy.port(), &self.database)
     }
 
     /// The database past every proxy.
     pub(crate) fn url(&self) -> String {
-        self.server().tcp_url(self.server().port(), &self.database)
+        postgres::server().tcp_url(postgres::server().port(), &self.database)
     }
 
     /// A connection to the database that no proxy touches.
     pub(crate) async fn sql(&self) -> Sql {
-        Sql(self.server().admin(&self.database).await)
+        Sql(postgres::server().admin(&self.database).await)
     }
 
     /// The process of a node, which must run.
@@ -280,7 +282,7 @@ impl Fleet {
     }
 
     async fn alone_with(&self, sql: &str) {
-        let mut admin = Sql(self.server().admin("postgres").await);
+        let mut admin = Sql(postgres::server().admin("postgres").await);
         let others = format!("FROM pg_stat_activity WHERE datname = '{}'", self.database);
         admin.run(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
         admin.until("the database to be free", &format!("SELECT count(*) {others}"), 0).await;

@@ -1,10 +1,7 @@
 //! A client that stays: it joins, applies what it is sent by the client's rules, comes back by itself with its cursor
 //! whatever ends its connection, and remembers everything.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use rejoin::model::View;
 use serde_json::{Value, json};
@@ -79,7 +76,6 @@ impl Record {
 pub(crate) struct Recorder {
     pub(crate) session: String,
     user: String,
-    urls: Arc<Mutex<Vec<String>>>,
     record: watch::Receiver<Record>,
     task: JoinHandle<()>,
 }
@@ -88,11 +84,10 @@ impl Recorder {
     /// Joins at the first of these nodes; it goes round them when a connection ends.
     pub(crate) async fn start(cluster: &Fleet, nodes: &[usize], session: &str, user: &str) -> Self {
         let urls = nodes.iter().map(|node| cluster.ws(*node, user)).collect();
-        let urls = Arc::new(Mutex::new(urls));
         let (sender, record) = watch::channel(Record::default());
         let topic = format!("session:{session}");
-        let task = tokio::spawn(Life { topic, urls: urls.clone(), record: sender }.live());
-        let recorder = Self { session: session.to_owned(), user: user.to_owned(), urls, record, task };
+        let task = tokio::spawn(Life { topic, urls, record: sender }.live());
+        let recorder = Self { session: session.to_owned(), user: user.to_owned(), record, task };
         recorder.until("the first join", |record| record.is_joined).await;
         recorder
     }
@@ -104,11 +99,6 @@ impl Recorder {
     /// What it knows at this moment.
     pub(crate) fn now(&self) -> Record {
         self.record.borrow().clone()
-    }
-
-    /// Goes elsewhere with its next connection.
-    pub(crate) fn prefer(&self, cluster: &Fleet, nodes: &[usize]) {
-        *self.urls.lock().unwrap() = nodes.iter().map(|node| cluster.ws(*node, &self.user)).collect();
     }
 
     /// Waits until what it knows is so.
@@ -142,7 +132,7 @@ impl Drop for Recorder {
 
 struct Life {
     topic: String,
-    urls: Arc<Mutex<Vec<String>>>,
+    urls: Vec<String>,
     record: watch::Sender<Record>,
 }
 
@@ -150,11 +140,7 @@ impl Life {
     async fn live(self) {
         let mut attempt = 0;
         loop {
-            let url = {
-                let urls = self.urls.lock().unwrap();
-                urls[attempt % urls.len()].clone()
-            };
-            self.connection(&url).await;
+            self.connection(&self.urls[attempt % self.urls.len()]).await;
             self.record.send_modify(|record| record.is_joined = false);
             attempt += 1;
             // A broken network is not asked a thousand times a second.
