@@ -74,12 +74,12 @@ async fn case_5_i10_ten_thousand_joins_elsewhere_touch_no_live_turn() {
 async fn join_until_over(url: String, session: String, turn: String, moment: Duration) -> Value {
     let mut raw = TestClient::connect(url).await;
     sleep(moment).await;
-    for round in 0.. {
+    for reference in (0_u32..).map(|round| round.to_string()) {
         let topic = format!("session:{session}");
-        raw.frame(json!([round.to_string(), "j", topic, "phx_join", {}])).await;
+        raw.frame(json!([reference, "j", topic, "phx_join", {}])).await;
         let reply = loop {
             let frame = raw.next().await;
-            if frame[1] == "j" && frame[0] == round.to_string() {
+            if frame[1] == "j" && frame[0] == reference.as_str() {
                 break frame;
             }
         };

@@ -100,7 +100,7 @@ async fn case_7_i16_the_same_id_at_three_nodes_at_once_is_one_message_and_one_tu
     let cluster = Fleet::start(Plan::patient(3).echo("0ms")).await;
     let (caller, mut sql) = (cluster.caller(), cluster.sql().await);
     let ada = Recorder::start(&cluster, &[0], "s", "ada").await;
-    for round in 0..60 {
+    for round in 0..60_usize {
         let id = format!("m{round}");
         // With the session made by the first of them, too.
         let session = if round.is_multiple_of(3) { format!("new-{round}") } else { "s".to_owned() };
