@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
@@ -24,7 +25,7 @@ fn delays(here: &Recorder, there: &[&Recorder]) -> (Duration, Duration) {
         delays.extend(events.iter().filter_map(|seen| late(seen.event["seq"].as_u64().unwrap(), seen.at)));
     }
     delays.sort_unstable();
-    assert!(delays.len() > 100, "too few to mean anything");
+    assert!(delays.len() > 50, "too few to mean anything");
     (delays[delays.len() / 2], delays[delays.len() - 1])
 }
 
@@ -55,15 +56,16 @@ async fn case_10_a_bus_that_restarts_loses_and_cancels_nothing() {
     let mut cluster = Fleet::start(Plan::patient(3).nats()).await;
     let here = Recorder::start(&cluster, &[0], "s", "ada").await;
     let ben = Recorder::start(&cluster, &[1], "s", "ben").await;
-    let turn = cluster.turn(0, "s", 600).await;
+    let turn = cluster.turn(0, "s", 4_000).await;
     for _ in 0..4 {
         let more = here.now().answer(&turn).len();
-        here.words(&turn, more + 50).await;
+        here.words(&turn, more + 200).await;
         cluster.nats.as_mut().unwrap().kill();
         sleep(Duration::from_millis(chance.below(1_500))).await;
         cluster.nats.as_mut().unwrap().start_again();
     }
-    assert_eq!(ben.end(&turn).await, "completed");
+    cluster.post(2, &format!("s/turns/{turn}/cancel"), json!({})).await;
+    assert_eq!(ben.end(&turn).await, "cancelled user", "it ran until then");
     let (half, most) = delays(&here, &[&ben]);
     println!("events elsewhere: median {half:?}, longest {most:?}");
     assert!(most < LATEST, "{most:?}");
@@ -77,10 +79,10 @@ async fn case_10_a_bus_over_postgres_that_breaks_loses_and_cancels_nothing() {
     let cluster = Fleet::start(Plan::patient(3)).await;
     let here = Recorder::start(&cluster, &[0], "s", "ada").await;
     let ben = Recorder::start(&cluster, &[1], "s", "ben").await;
-    let turn = cluster.turn(0, "s", 500).await;
+    let turn = cluster.turn(0, "s", 4_000).await;
     for round in 0..8 {
         let more = here.now().answer(&turn).len();
-        here.words(&turn, more + 50).await;
+        here.words(&turn, more + 200).await;
         let bus = &cluster.nodes[round % 3].bus;
         if round.is_multiple_of(2) {
             bus.cut();
@@ -90,7 +92,8 @@ async fn case_10_a_bus_over_postgres_that_breaks_loses_and_cancels_nothing() {
             bus.go_silent(false);
         }
     }
-    assert_eq!(ben.end(&turn).await, "completed");
+    cluster.post(2, &format!("s/turns/{turn}/cancel"), json!({})).await;
+    assert_eq!(ben.end(&turn).await, "cancelled user", "it ran until then");
     let (half, most) = delays(&here, &[&ben]);
     println!("events elsewhere: median {half:?}, longest {most:?}");
     assert!(most < LATEST, "{most:?}");
