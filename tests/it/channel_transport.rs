@@ -256,14 +256,6 @@ async fn bare(app: &App, headers: &[(&str, &str)]) -> TcpStream {
     stream
 }
 
-/// The code of the close frame that comes next.
-async fn bare_close(stream: &mut TcpStream) -> u16 {
-    let mut head = [0; 4];
-    within("a close frame", stream.read_exact(&mut head)).await.unwrap();
-    assert_eq!(head[0], 0x88, "no close frame: {head:?}");
-    u16::from_be_bytes([head[2], head[3]])
-}
-
 #[tokio::test]
 async fn g79_broken_framing_closes_with_1002_and_broken_text_with_1007() {
     let app = App::start().await;
@@ -276,7 +268,7 @@ async fn g79_broken_framing_closes_with_1002_and_broken_text_with_1007() {
     ] {
         let mut stream = bare(&app, &[]).await;
         stream.write_all(frame).await.unwrap();
-        assert_eq!(bare_close(&mut stream).await, code, "{frame:?}");
+        assert_eq!(raw::close_code(&mut stream).await, code, "{frame:?}");
     }
     app.stop().await;
 }
@@ -352,7 +344,7 @@ async fn apples_own_client_is_disconnected_at_once_and_a_browser_with_a_code() {
     let mut rest = Vec::new();
     within("the end", apple.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty(), "{rest:x?}");
-    assert_eq!(bare_close(&mut browser).await, 1001);
+    assert_eq!(raw::close_code(&mut browser).await, 1001);
     drop((apple, browser));
     app.stop().await;
 }
@@ -362,9 +354,7 @@ async fn a_large_message_arrives_in_one_frame() {
     let app = App::start().await;
     let mut stream = bare(&app, &[]).await;
     let join = r#"["11","1","room:a","phx_join",{"response":"PAD"}]"#.replace("PAD", &"x".repeat(100_000));
-    let mut frame = vec![0x81, 0xff];
-    frame.extend(u64::try_from(join.len()).unwrap().to_be_bytes());
-    frame.extend([0; 4]);
+    let mut frame = raw::frame_head(0x81, join.len() as u64);
     frame.extend(join.as_bytes());
     within("a join", stream.write_all(&frame)).await.unwrap();
     let mut head = [0; 10];

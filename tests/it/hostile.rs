@@ -37,41 +37,19 @@ async fn stream(process: &Process) -> TcpStream {
     raw::ask(process.address, &raw::upgrade("/socket/websocket?vsn=2.0.0", &[])).await.0
 }
 
-/// The head of a frame of up to 2^64 bytes, masked with zeros.
-fn head(first: u8, length: u64) -> Vec<u8> {
-    let mut head = vec![first];
-    match length {
-        0..=125 => head.push(0x80 | u8::try_from(length).unwrap()),
-        _ => {
-            head.push(0xff);
-            head.extend(length.to_be_bytes());
-        }
-    }
-    head.extend([0; 4]);
-    head
-}
-
-/// The code of the close frame that comes next.
-async fn close_code(stream: &mut TcpStream) -> u16 {
-    let mut head = [0; 4];
-    within("a close frame", stream.read_exact(&mut head)).await.unwrap();
-    assert_eq!(head[0], 0x88, "no close frame: {head:?}");
-    u16::from_be_bytes([head[2], head[3]])
-}
-
 #[tokio::test]
 async fn frames_of_eight_megabytes_close_with_1009_and_are_never_held() {
     let (_folder, process, before, mut bystander) = start().await;
     let mut streams = Vec::new();
     for _ in 0..40 {
         let mut stream = stream(&process).await;
-        let mut frame = head(0x81, 8 << 20);
+        let mut frame = raw::frame_head(0x81, 8 << 20);
         frame.extend([b'x'; 64 * 1024]);
         within("a part of it", stream.write_all(&frame)).await.unwrap();
         streams.push(stream);
     }
     for stream in &mut streams {
-        assert_eq!(close_code(stream).await, 1009);
+        assert_eq!(raw::close_code(stream).await, 1009);
     }
     bystander.heartbeat().await;
     assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
@@ -82,14 +60,14 @@ async fn a_million_empty_fragments_are_one_message() {
     let (_folder, process, before, mut bystander) = start().await;
     let mut stream = stream(&process).await;
     let beat = br#"[null,"1","phoenix","heartbeat",{}]"#;
-    let mut first = head(0x01, 10);
+    let mut first = raw::frame_head(0x01, 10);
     first.extend(&beat[..10]);
     within("the beginning", stream.write_all(&first)).await.unwrap();
-    let empty = head(0x00, 0).repeat(10_000);
+    let empty = raw::frame_head(0x00, 0).repeat(10_000);
     for _ in 0..100 {
         within("fragments", stream.write_all(&empty)).await.unwrap();
     }
-    let mut last = head(0x80, (beat.len() - 10) as u64);
+    let mut last = raw::frame_head(0x80, (beat.len() - 10) as u64);
     last.extend(&beat[10..]);
     within("the end", stream.write_all(&last)).await.unwrap();
     let answer = br#"[null,"1","phoenix","phx_reply",{"status":"ok","response":{}}]"#;
@@ -105,9 +83,9 @@ async fn a_message_of_a_million_tiny_fragments_closes_with_1009_at_the_limit() {
     let (_folder, process, before, mut bystander) = start().await;
     let (mut reading, mut writing) = stream(&process).await.into_split();
     let sending = tokio::spawn(async move {
-        let mut first = head(0x01, 1);
+        let mut first = raw::frame_head(0x01, 1);
         first.push(b'[');
-        let mut tiny = head(0x00, 1);
+        let mut tiny = raw::frame_head(0x00, 1);
         tiny.push(b' ');
         let many = tiny.repeat(10_000);
         // The server stops reading on the way; what is left need not arrive.
@@ -120,9 +98,7 @@ async fn a_message_of_a_million_tiny_fragments_closes_with_1009_at_the_limit() {
         }
         writing
     });
-    let mut head = [0; 4];
-    within("a close frame", reading.read_exact(&mut head)).await.unwrap();
-    assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, 1009));
+    assert_eq!(raw::close_code(&mut reading).await, 1009);
     bystander.heartbeat().await;
     assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
     sending.abort();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
@@ -45,4 +45,26 @@ pub(crate) fn status(head: &str) -> u16 {
 /// The value of a header in a head.
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// The head of a client's frame: its first byte, and its length, masked with zeros.
+pub(crate) fn frame_head(first: u8, length: u64) -> Vec<u8> {
+    let mut head = vec![first];
+    match length {
+        0..=125 => head.push(0x80 | u8::try_from(length).unwrap()),
+        _ => {
+            head.push(0xff);
+            head.extend(length.to_be_bytes());
+        }
+    }
+    head.extend([0; 4]);
+    head
+}
+
+/// The code of the close frame that comes next.
+pub(crate) async fn close_code(stream: &mut (impl AsyncRead + Unpin)) -> u16 {
+    let mut head = [0; 4];
+    within("a close frame", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head[0], 0x88, "no close frame: {head:?}");
+    u16::from_be_bytes([head[2], head[3]])
 }
