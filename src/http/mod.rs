@@ -3,10 +3,12 @@
 //! Handlers check the request, ask [`crate::session`], and hand its texts through. Nothing here decides what a session
 //! does; [`error`] is the only place where an error becomes a status.
 
-mod api;
 pub mod error;
 mod guard;
 mod page;
+mod request;
+mod sessions;
+mod who;
 
 use std::sync::Arc;
 
@@ -39,12 +41,12 @@ impl Api {
     /// Every route but the sockets'. `max_body` bounds what a request may carry, in bytes.
     pub fn routes(self, max_body: usize) -> Router {
         let api = Router::new()
-            .route("/api/sessions", get(api::list).post(api::create))
-            .route("/api/sessions/{id}", get(api::look))
-            .route("/api/sessions/{id}/messages", get(api::messages).post(api::send))
-            .route("/api/sessions/{id}/events", get(api::events))
-            .route("/api/sessions/{id}/turns/{turn}/cancel", post(api::cancel))
-            .route("/api/sessions/{id}/turns/{turn}/retry", post(api::retry))
+            .route("/api/sessions", get(sessions::list).post(sessions::create))
+            .route("/api/sessions/{id}", get(sessions::look))
+            .route("/api/sessions/{id}/messages", get(sessions::messages).post(sessions::send))
+            .route("/api/sessions/{id}/events", get(sessions::events))
+            .route("/api/sessions/{id}/turns/{turn}/cancel", post(sessions::cancel))
+            .route("/api/sessions/{id}/turns/{turn}/retry", post(sessions::retry))
             .layer(middleware::from_fn_with_state(self.clone(), guard::check));
         Router::new()
             .merge(api)

@@ -1,0 +1,126 @@
+//! Sessions as JSON: the list, one of them, its messages and events, and what people ask of it.
+
+use axum::{extract::State, http::StatusCode, response::IntoResponse};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api, json,
+    request::{Answer, Body, Params, Segments, as_json, page, text, within},
+    who::Who,
+};
+use crate::{
+    auth::Access,
+    ids,
+    session::{Send, Summary, Update, fields},
+};
+
+#[derive(Deserialize)]
+pub(super) struct ListParams {
+    prefix: Option<String>,
+    status: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn list(State(api): State<Api>, _who: Who, Params(params): Params<ListParams>) -> Answer {
+    #[derive(Serialize)]
+    struct List {
+        sessions: Vec<Summary>,
+        cursor: Option<String>,
+    }
+    let limit = page(params.limit)?;
+    let prefix = params.prefix.unwrap_or_default();
+    let (status, cursor) = (params.status.as_deref(), params.cursor.as_deref());
+    let (sessions, cursor) = within(api.sessions.list(&prefix, status, limit, cursor)).await?;
+    Ok(json(as_json(&List { sessions, cursor })?))
+}
+
+pub(super) async fn create(State(api): State<Api>, who: Who, body: Body) -> Answer {
+    #[derive(Deserialize)]
+    struct Fields {
+        id: Option<String>,
+    }
+    let body = text(body)?;
+    let Fields { id } = fields(&body)?;
+    let id = id.unwrap_or_else(ids::fresh);
+    who.may(&id, Access::Write)?;
+    let update = Update::parse(&body)?;
+    within(api.sessions.create(&id, update, true)).await?;
+    let session = within(api.sessions.look(&id)).await?;
+    Ok((StatusCode::CREATED, json(session)).into_response())
+}
+
+pub(super) async fn look(State(api): State<Api>, who: Who, Segments(id): Segments<String>) -> Answer {
+    who.may(&id, Access::Read)?;
+    Ok(json(within(api.sessions.look(&id)).await?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct HistoryParams {
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn messages(
+    State(api): State<Api>,
+    who: Who,
+    Segments(id): Segments<String>,
+    Params(params): Params<HistoryParams>,
+) -> Answer {
+    who.may(&id, Access::Read)?;
+    let limit = page(params.limit)?;
+    let history = within(api.sessions.history(&id, params.before.unwrap_or(u64::MAX), limit)).await?;
+    Ok(json(history.reply))
+}
+
+#[derive(Deserialize)]
+pub(super) struct EventParams {
+    after: Option<u64>,
+    epoch: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn events(
+    State(api): State<Api>,
+    who: Who,
+    Segments(id): Segments<String>,
+    Params(params): Params<EventParams>,
+) -> Answer {
+    who.may(&id, Access::Read)?;
+    let limit = page(params.limit)?;
+    let events = api.sessions.events(&id, params.after.unwrap_or(0), params.epoch.as_deref(), limit);
+    Ok(json(within(events).await?))
+}
+
+pub(super) async fn send(State(api): State<Api>, who: Who, Segments(id): Segments<String>, body: Body) -> Answer {
+    let asker = who.asks(&id)?;
+    let send = Send::parse(&text(body)?)?;
+    let answer = within(async {
+        api.sessions.admits(&send)?;
+        // As a join does: a session that is not there yet is made.
+        api.sessions.create(&id, Update::default(), false).await?;
+        api.sessions.send(&id, asker, send).await?.await
+    })
+    .await?;
+    Ok((StatusCode::ACCEPTED, json(as_json(&answer)?)).into_response())
+}
+
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    who: Who,
+    Segments((id, turn)): Segments<(String, String)>,
+) -> Answer {
+    let asker = who.asks(&id)?;
+    let answer = within(api.sessions.cancel(&id, asker, turn)).await?;
+    Ok(json(as_json(&answer)?))
+}
+
+pub(super) async fn retry(
+    State(api): State<Api>,
+    who: Who,
+    Segments((id, turn)): Segments<(String, String)>,
+) -> Answer {
+    let asker = who.asks(&id)?;
+    let answer = within(api.sessions.retry(&id, asker, turn)).await?;
+    Ok((StatusCode::ACCEPTED, json(as_json(&answer)?)).into_response())
+}
