@@ -56,7 +56,7 @@ struct Talker {
 #[async_trait]
 impl Agent for Talker {
     async fn answer(&self, context: Context) -> Result<Answer, TurnError> {
-        let lane = self.load.lanes.lock().unwrap()[&context.session].clone();
+        let lane = self.load.lanes.lock().unwrap()[&context.session.id].clone();
         let (load, paced) = (self.load.clone(), self.paced);
         // Spread over the pace, as real sessions are.
         let spread = Duration::from_micros(u64::from(uuid::Uuid::new_v4().as_fields().0 % 50_000));

@@ -115,23 +115,12 @@ impl Pace {
 mod tests {
     use super::*;
     use crate::{
-        agent::{ContextMessage, TurnContext},
-        model::{Part, Person, Role},
+        agent::testing::{self, person},
+        model::Role,
     };
 
     fn context(prompt: &str) -> Context {
-        let ada = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
-        Context {
-            session: "s".to_owned(),
-            turn: TurnContext { id: "t".to_owned(), agent: "echo".to_owned(), attempt: 1, by: ada.clone() },
-            messages: vec![ContextMessage {
-                id: "m".to_owned(),
-                role: Role::User,
-                author: Some(ada),
-                parts: vec![Part::text(prompt)],
-                partial: false,
-            }],
-        }
+        testing::context(vec![testing::message(Role::User, Some(person("u1")), prompt)])
     }
 
     /// The words of an answer with the time at which each came, and the time of its end.

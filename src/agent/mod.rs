@@ -4,10 +4,16 @@
 //! that the caller pulls; dropping that stream drops the agent's work at once, requests included. Its one invariant:
 //! a stream ends with [`Output::Done`] or with an `Err`; one that just ends was cut, and its turn fails.
 
+mod client;
 mod echo;
+mod failure;
+pub mod http;
 pub mod openai;
 mod registry;
 mod secret;
+mod stream;
+#[cfg(test)]
+mod testing;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -15,51 +21,62 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub use self::{
+    client::{is_loopback, parse_base_url, parse_url},
     echo::Echo,
+    http::Http,
     openai::OpenAi,
     registry::{Registry, Spec},
     secret::Secret,
 };
 pub use crate::model::fold::Delta;
-use crate::model::{Part, Person, Role, TurnError};
+use crate::{
+    clock::Timestamp,
+    model::{Message, Person, TurnError},
+};
 
 /// What an agent is asked to answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Context {
-    /// The session's id.
-    pub session: String,
+    /// The session in which it is asked.
+    pub session: SessionContext,
     /// The turn that asks.
     pub turn: TurnContext,
-    /// The messages to answer, oldest first, the prompt last.
-    pub messages: Vec<ContextMessage>,
+    /// The messages to answer, oldest first, the prompt last. A cut answer among them is marked by its status.
+    pub messages: Vec<Message>,
+}
+
+/// The session in which an agent is asked.
+#[derive(Debug, Clone, Serialize)]
+pub struct SessionContext {
+    /// Its id.
+    pub id: String,
+    /// Names its log: another one under the same id is another conversation.
+    pub epoch: String,
+    /// What people call it.
+    pub title: Option<String>,
+    /// Its users' own JSON object.
+    pub metadata: Box<RawValue>,
+    /// When it was created.
+    pub created_at: Timestamp,
 }
 
 /// The turn that asks.
 #[derive(Debug, Clone, Serialize)]
 pub struct TurnContext {
-    /// Its id.
+    /// Its id. A turn is asked once, so an agent that sees it again is asked by somebody else.
     pub id: String,
+    /// The message that it answers, the last one.
+    pub prompt_id: String,
+    /// The id that the answer has in the session.
+    pub reply_id: String,
     /// The name under which the agent was chosen.
     pub agent: String,
     /// 1, and one more for each retry of the prompt.
     pub attempt: u32,
+    /// The turn that this one retries.
+    pub retry_of: Option<String>,
     /// Who asked.
     pub by: Person,
-}
-
-/// One message of a [`Context`].
-#[derive(Debug, Clone, Serialize)]
-pub struct ContextMessage {
-    /// Its id.
-    pub id: String,
-    /// On whose behalf it speaks.
-    pub role: Role,
-    /// Who said it.
-    pub author: Option<Person>,
-    /// What it says.
-    pub parts: Vec<Part>,
-    /// Whether it is an answer that was cut before its end.
-    pub partial: bool,
 }
 
 /// What an agent's stream yields.
@@ -102,6 +119,12 @@ pub enum Error {
         name: String,
         /// The names that exist, comma-separated.
         known: String,
+    },
+    /// The URL of an agent is not one that requests can be sent to.
+    #[error("the URL of the agent {agent:?} cannot be used: give one such as https://app.example.com/agent")]
+    Url {
+        /// The agent's name.
+        agent: String,
     },
     /// The base URL of an agent is not one that requests can be sent to.
     #[error("the base URL of the agent {agent:?} cannot be used: give one such as https://api.example.com/v1")]

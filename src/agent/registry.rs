@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Agent, Echo, Error, OpenAi, openai};
+use super::{Agent, Echo, Error, Http, OpenAi, http, openai};
 
 /// What kind of agent stands behind a name, and how it is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Spec {
     },
     /// Asks an endpoint for chat completions.
     OpenAi(openai::Options),
+    /// Asks a backend of the user's own.
+    Http(http::Options),
 }
 
 impl Spec {
@@ -25,6 +27,7 @@ impl Spec {
         match self {
             Self::Echo { .. } => "echo",
             Self::OpenAi(_) => "openai",
+            Self::Http(_) => "http",
         }
     }
 }
@@ -40,13 +43,14 @@ impl Registry {
     /// Sets up every agent of `specs`.
     ///
     /// # Errors
-    /// [`Error::Unknown`] if `default` is not among them; what [`OpenAi::new`] says of one that cannot be set up.
+    /// [`Error::Unknown`] if `default` is not among them; what [`OpenAi::new`] or [`Http::new`] says of one that cannot be set up.
     pub fn build(default: &str, specs: &BTreeMap<String, Spec>) -> Result<Self, Error> {
         let mut agents: BTreeMap<String, Arc<dyn Agent>> = BTreeMap::new();
         for (name, spec) in specs {
             let agent: Arc<dyn Agent> = match spec {
                 Spec::Echo { delay } => Arc::new(Echo::new(*delay)),
                 Spec::OpenAi(options) => Arc::new(OpenAi::new(name, options.clone())?),
+                Spec::Http(options) => Arc::new(Http::new(name, options.clone())?),
             };
             agents.insert(name.clone(), agent);
         }

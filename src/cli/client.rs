@@ -20,7 +20,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::agent::openai::is_loopback;
+use crate::agent::is_loopback;
 
 /// How long a connection or an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

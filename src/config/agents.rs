@@ -12,14 +12,17 @@ use std::{
 use super::{
     Effective,
     sources::{Error, Given, Source, file_error, not_a_value, text_of, unknown_key},
-    values::{agent_name, api_key, base_url, count, duration},
+    values::{agent_name, api_key, backend_url, base_url, count, duration, shared_secret},
 };
-use crate::agent::{Spec, openai};
+use crate::agent::{Spec, http, openai};
 
 /// Names that tables cannot take: those of the built-in agents and of a type.
 const BUILT_IN: [&str; 3] = ["echo", "openai", "http"];
 const ECHO_KEYS: &[&str] = &["type", "echo-delay"];
 const OPENAI_KEYS: &[&str] = &["type", "base-url", "model", "api-key", "system", "max-messages"];
+const HTTP_KEYS: &[&str] = &["type", "url", "secret", "max-messages"];
+const SECRET_KEYS: [&str; 2] = ["api-key", "secret"];
+const TYPES: &str = "give echo, openai or http";
 
 /// Agents by name, and what they were made of.
 pub(super) type Agents = (BTreeMap<String, Spec>, Vec<Effective>);
@@ -45,7 +48,7 @@ pub(super) fn read(path: &Path, value: &toml::Value, echo_delay: Duration) -> Re
 }
 
 fn tables_rule(key: &str) -> String {
-    format!("{key} has to be a table: write [agents.NAME], and under it type = \"openai\" or type = \"echo\"")
+    format!("{key} has to be a table: write [agents.NAME], and under it type = \"openai\", \"http\" or \"echo\"")
 }
 
 /// One `[agents.NAME]`.
@@ -57,7 +60,7 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn spec(&self, echo_delay: Duration) -> Result<Spec, Error> {
-        let kind = self.required("type", "give echo or openai")?;
+        let kind = self.required("type", TYPES)?;
         match kind.text.as_str() {
             "echo" => {
                 self.only(ECHO_KEYS)?;
@@ -74,7 +77,16 @@ impl Table<'_> {
                     max_messages: self.parsed("max-messages", count(1, 100_000))?,
                 }))
             }
-            _ => Err(kind.refused(&self.key_of("type"), false, "give echo or openai".to_owned())),
+            "http" => {
+                self.only(HTTP_KEYS)?;
+                let url = self.required("url", "give a URL such as https://app.example.com/agent")?;
+                Ok(Spec::Http(http::Options {
+                    url: url.parse(&self.key_of("url"), false, backend_url)?,
+                    secret: self.parsed("secret", shared_secret)?,
+                    max_messages: self.parsed("max-messages", count(1, 100_000))?,
+                }))
+            }
+            _ => Err(kind.refused(&self.key_of("type"), false, TYPES.to_owned())),
         }
     }
 
@@ -94,7 +106,7 @@ impl Table<'_> {
     }
 
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
-        self.get(name)?.map(|given| given.parse(&self.key_of(name), name == "api-key", parse)).transpose()
+        self.get(name)?.map(|given| given.parse(&self.key_of(name), SECRET_KEYS.contains(&name), parse)).transpose()
     }
 
     fn only(&self, accepted: &'static [&'static str]) -> Result<(), Error> {
@@ -109,7 +121,7 @@ impl Table<'_> {
             let given = Given { text: text_of(value)?, source: Source::File(self.path.clone()) };
             Some(Effective {
                 key: self.key_of(name),
-                value: Some(given.shown(name == "api-key")),
+                value: Some(given.shown(SECRET_KEYS.contains(&name.as_str()))),
                 source: given.source,
             })
         })

@@ -17,7 +17,7 @@ pub use self::{
 };
 use self::{sources::Sources, values::Parsed};
 use crate::{
-    agent::{Secret, Spec, openai},
+    agent::{self, Secret, Spec, http, openai},
     telemetry,
 };
 
@@ -155,8 +155,8 @@ impl Config {
         let config = reader.config(agents)?;
         reader.check(&config)?;
         let effective = reader.effective().chain(of_agents).collect();
-        let doubt = reader.doubtful_bus(&config.bus);
-        let warnings = sources.warnings.into_iter().chain(doubt).collect();
+        let doubts = reader.doubtful_bus(&config.bus).into_iter().chain(unsigned(&config.agents));
+        let warnings = sources.warnings.iter().cloned().chain(doubts).collect();
         Ok(Loaded { config, effective, warnings })
     }
 }
@@ -165,6 +165,20 @@ impl Config {
 fn is_postgres(sources: &Sources) -> bool {
     let url = Opt::named("database-url").and_then(|option| sources.get(option));
     url.is_some_and(|given| given.text.starts_with("postgres:") || given.text.starts_with("postgresql:"))
+}
+
+/// A word about each backend that could be asked by anybody who finds it.
+fn unsigned(agents: &BTreeMap<String, Spec>) -> impl Iterator<Item = String> {
+    agents.iter().filter_map(|(name, spec)| {
+        let Spec::Http(options) = spec else { return None };
+        let is_near = agent::parse_url(&options.url).as_ref().is_some_and(agent::is_loopback);
+        let open = options.secret.is_none() && !is_near;
+        open.then(|| {
+            format!(
+                "agent {name}: without a secret its requests are not signed, so that its backend cannot tell who asks"
+            )
+        })
+    })
 }
 
 /// Reads values by the names of their options.
@@ -264,6 +278,9 @@ impl Reader<'_> {
         if let Some(options) = self.openai()? {
             agents.insert("openai".to_owned(), Spec::OpenAi(options));
         }
+        if let Some(options) = self.http()? {
+            agents.insert("http".to_owned(), Spec::Http(options));
+        }
         Ok((agents, effective))
     }
 
@@ -286,13 +303,29 @@ impl Reader<'_> {
         }
     }
 
+    /// The agent of the `http-agent-…` options.
+    fn http(&self) -> Result<Option<http::Options>, Error> {
+        let url = self.get_optional("http-agent-url", values::backend_url)?;
+        let secret = self.get_optional("http-agent-secret", values::shared_secret)?;
+        match (url, secret) {
+            (Some(url), secret) => Ok(Some(http::Options { url, secret, max_messages: None })),
+            (None, Some(_)) => Err(Error::Missing {
+                key: "http-agent-url".to_owned(),
+                rule: "is missing: give the URL of your backend beside http-agent-secret".to_owned(),
+            }),
+            (None, None) => Ok(None),
+        }
+    }
+
     fn one_of(&self, agents: &BTreeMap<String, Spec>) -> impl Fn(&str) -> Parsed<String> {
         move |text| {
             if agents.contains_key(text) {
                 return Ok(text.to_owned());
             }
-            if text == "openai" {
-                return Err("set openai-base-url and openai-model, which this agent needs".to_owned());
+            match text {
+                "openai" => return Err("set openai-base-url and openai-model, which this agent needs".to_owned()),
+                "http" => return Err("set http-agent-url, which this agent needs".to_owned()),
+                _ => {}
             }
             let names: Vec<_> = agents.keys().map(String::as_str).collect();
             Err(format!("give {}, or a name that the file has an [agents.NAME] table for", names.join(" or ")))

@@ -52,7 +52,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("lease-renew", "1s", "DURATION", "How often a node renews its lease"),
     opt("drain-timeout", "20s", "DURATION", "Time for running turns when the server is asked to end"),
     opt("idle-timeout", "60s", "DURATION", "Silence from a client until its socket is closed"),
-    opt("agent", "echo", "NAME", "Who answers: echo, openai, or an agent of the file"),
+    opt("agent", "echo", "NAME", "Who answers: echo, openai, http, or an agent of the file"),
     opt("echo-delay", "30ms", "DURATION", "Pause before each word of the echo agent"),
     optional("openai-base-url", "URL", "Address of a chat-completions API, up to and with /v1"),
     optional("openai-model", "NAME", "Model to ask for"),
@@ -61,6 +61,8 @@ pub const OPTIONS: &[Opt] = &[
         secret: true,
         ..optional("openai-api-key", "KEY", "Key for the chat-completions API")
     },
+    optional("http-agent-url", "URL", "Your own backend, which is asked for answers"),
+    Opt { secret: true, ..optional("http-agent-secret", "SECRET", "Signs what your own backend is sent") },
     opt("agent-idle-timeout", "60s", "DURATION", "Silence of an agent until its turn fails"),
     opt("turn-timeout", "10m", "DURATION", "Length of a turn until it fails"),
     opt("max-message-bytes", "1MiB", "BYTES", "Length of an answer until its turn fails"),

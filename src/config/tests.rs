@@ -104,10 +104,14 @@ fn every_option_can_be_given_in_each_way() {
         ("log-level", "info,rejoin=debug"),
         ("log-format", "json"),
     ];
-    let pair = [("openai-base-url", "http://127.0.0.1:1/v1"), ("openai-model", "m")];
-    assert_eq!(samples.len() + pair.len(), OPTIONS.len(), "an option without a sample");
-    for (name, value) in samples.into_iter().chain(pair) {
-        let other = pair.iter().find(|(other, _)| *other != name && pair.iter().any(|(paired, _)| *paired == name));
+    let pairs = [
+        [("openai-base-url", "http://127.0.0.1:1/v1"), ("openai-model", "m")],
+        [("http-agent-url", "http://127.0.0.1:1/agent"), ("http-agent-secret", "s3cret")],
+    ];
+    assert_eq!(samples.len() + pairs.as_flattened().len(), OPTIONS.len(), "an option without a sample");
+    for (name, value) in samples.into_iter().chain(pairs.into_iter().flatten()) {
+        let pair = pairs.iter().find(|pair| pair.iter().any(|(paired, _)| *paired == name));
+        let other = pair.and_then(|pair| pair.iter().find(|(other, _)| *other != name));
         let beside: Vec<_> = other.iter().map(|(name, value)| format!("--{name}={value}")).collect();
         let beside: Vec<_> = beside.iter().map(String::as_str).collect();
         let option = Opt::named(name).unwrap();
@@ -206,6 +210,8 @@ fn what_is_refused_names_the_key_its_source_and_what_is_accepted() {
             "",
             "agent: \"bob\" (from --agent) is not accepted: give echo, or a name that the file has",
         ),
+        (&["--agent=http"], &[], "", "agent: \"http\" (from --agent) is not accepted: set http-agent-url"),
+        (&["--http-agent-secret=s"], &[], "", "http-agent-url: is missing: give the URL of your backend"),
         (&["--openai-model=m"], &[], "", "openai-base-url: is missing: give a URL"),
         (&["--openai-base-url=http://h/v1"], &[], "", "openai-model: is missing: give the model"),
         (&[], &[], "lissen = 1", "lissen: there is no such key (in rejoin.toml): use one of listen, database-url,"),
@@ -214,12 +220,19 @@ fn what_is_refused_names_the_key_its_source_and_what_is_accepted() {
         (&["--config=none.toml"], &[], "", "none.toml: cannot be read ("),
         (&[], &[], "[agents]\nx = 1", "rejoin.toml: agents.x has to be a table"),
         (&[], &[], "agents = 1", "rejoin.toml: agents has to be a table"),
-        (&[], &[], "[agents.x]\nmodel = \"m\"", "agents.x.type: is missing: give echo or openai"),
+        (&[], &[], "[agents.x]\nmodel = \"m\"", "agents.x.type: is missing: give echo, openai or http"),
         (
             &[],
             &[],
-            "[agents.x]\ntype = \"http\"",
-            "agents.x.type: \"http\" (from rejoin.toml) is not accepted: give echo or openai",
+            "[agents.x]\ntype = \"grpc\"",
+            "agents.x.type: \"grpc\" (from rejoin.toml) is not accepted: give echo, openai or http",
+        ),
+        (&[], &[], "[agents.x]\ntype = \"http\"", "agents.x.url: is missing: give a URL"),
+        (
+            &[],
+            &[],
+            "[agents.x]\ntype = \"http\"\nurl = \"app.example.com\"",
+            "agents.x.url: \"app.example.com\" (from rejoin.toml) is not accepted: give a URL",
         ),
         (&[], &[], "[agents.x]\ntype = \"openai\"\nmodel = \"m\"", "agents.x.base-url: is missing: give a URL"),
         (
@@ -309,6 +322,37 @@ fn the_openai_options_make_an_agent_and_its_key_is_not_shown_when_another_value_
     assert_eq!(options.api_key.as_ref().map(Secret::expose), Some("sk-hidden"));
     let both = load(&flags, &["OPENAI_API_KEY=sk-a", "REJOIN_OPENAI_API_KEY=sk-b"], None).unwrap();
     assert_eq!(shown(&both, "openai-api-key"), ("***".to_owned(), "REJOIN_OPENAI_API_KEY".to_owned()));
+}
+
+#[test]
+fn backends_are_agents_and_one_elsewhere_without_a_secret_deserves_a_word() {
+    let file = r#"
+        agent = "planner"
+        [agents.planner]
+        type = "http"
+        url = "https://u:pw@app.example.com/agent?team=1"
+        secret = "s3cret-planner"
+        max-messages = 20
+        [agents.open]
+        type = "http"
+        url = "http://app.example.com/agent"
+        [agents.near]
+        type = "http"
+        url = "http://127.0.0.1:9000"
+    "#;
+    let flags = ["--http-agent-url=http://10.0.0.1/agent", "--http-agent-secret=s3cret-flag"];
+    let loaded = load(&flags, &[], Some(file)).unwrap();
+    let Spec::Http(planner) = &loaded.config.agents["planner"] else { panic!("not http") };
+    assert_eq!(planner.secret.as_ref().map(Secret::expose), Some("s3cret-planner"));
+    assert_eq!((planner.url.as_str(), planner.max_messages), ("https://u:pw@app.example.com/agent?team=1", Some(20)));
+    assert_eq!(loaded.config.agents.keys().collect::<Vec<_>>(), ["echo", "http", "near", "open", "planner"]);
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].starts_with("agent open: without a secret"), "{:?}", loaded.warnings);
+    let printed: String = loaded.effective.iter().filter_map(|effective| effective.value.clone()).collect();
+    for secret in ["s3cret-planner", "s3cret-flag", "pw@"] {
+        assert!(!printed.contains(secret), "{secret} is shown");
+    }
+    assert!(!format!("{loaded:?}").contains("s3cret"), "a secret is shown");
 }
 
 #[test]

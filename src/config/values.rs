@@ -151,8 +151,22 @@ pub(super) fn agent_name(text: &str) -> Parsed<String> {
 
 /// A URL that requests can be sent to.
 pub(super) fn base_url(text: &str) -> Parsed<String> {
-    let good = crate::agent::openai::parse_base_url(text).is_some();
+    let good = crate::agent::parse_base_url(text).is_some();
     if good { Ok(text.to_owned()) } else { Err("give a URL such as https://api.example.com/v1".to_owned()) }
+}
+
+/// A URL of a backend, to which requests are sent as it is.
+pub(super) fn backend_url(text: &str) -> Parsed<String> {
+    let good = crate::agent::parse_url(text).is_some();
+    if good { Ok(text.to_owned()) } else { Err("give a URL such as https://app.example.com/agent".to_owned()) }
+}
+
+/// A secret that both sides know.
+pub(super) fn shared_secret(text: &str) -> Parsed<Secret> {
+    if text.chars().any(char::is_control) {
+        return Err("give the secret alone, on one line".to_owned());
+    }
+    Ok(Secret::new(text))
 }
 
 /// A filter for the logs.

@@ -25,6 +25,7 @@ pub use broadcast::Broadcast;
 pub use error::{Error, Fault, Refused};
 pub use frame::{Frame, Ref, Reply, Topic};
 pub use payload::Payload;
+pub use scan::compacted;
 pub use serializer::Serializer;
 pub use wire::{Text, Wire};
 

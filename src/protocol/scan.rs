@@ -21,6 +21,16 @@ pub(super) fn keep(raw: &RawValue) -> Result<Payload, Fault> {
     Ok(Payload::raw(compact(text, blanks)))
 }
 
+/// `value` without white space outside strings.
+pub fn compacted(value: Box<RawValue>) -> Box<RawValue> {
+    let mut blanks = 0;
+    walk(value.get(), |byte, outside| blanks += usize::from(outside && is_blank(byte)));
+    if blanks == 0 {
+        return value;
+    }
+    RawValue::from_string(compact(value.get(), blanks)).unwrap_or(value)
+}
+
 /// Walks over the bytes of a JSON text and hands each to `see`, with whether it lies outside strings.
 fn walk(text: &str, mut see: impl FnMut(u8, bool)) {
     let (mut inside, mut escaped) = (false, false);
@@ -98,6 +108,8 @@ mod tests {
             let pretty = serde_json::to_string_pretty(&value).unwrap();
             let compacted = kept(&pretty).unwrap();
             proptest::prop_assert_eq!(&compacted, &serde_json::to_string(&value).unwrap());
+            let raw = super::compacted(RawValue::from_string(pretty).unwrap());
+            proptest::prop_assert_eq!(raw.get(), &compacted);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! everybody in a session, so one client's oddity would make every other one stumble, for as long as the log lives.
 //! The invariant: what passes can be held by any store and read by parsers with the usual limits.
 
+use serde_json::value::RawValue;
+
 /// How deep a payload may be nested: common parsers stop at 128, and an event wraps a payload in a few levels.
 pub const MAX_DEPTH: usize = 100;
 
@@ -52,6 +54,26 @@ pub fn check(json: &str) -> Result<(), Unsound> {
     Ok(())
 }
 
+/// `value` with U+FFFD for each U+0000 in its strings; everything else stays as it came.
+pub fn without_nul(value: Box<RawValue>) -> Box<RawValue> {
+    const NUL: &str = "\\u0000";
+    if !value.get().contains(NUL) {
+        return value;
+    }
+    let mut clean = String::with_capacity(value.get().len());
+    let mut rest = value.get();
+    while let Some((before, escape)) = rest.find('\\').map(|at| rest.split_at(at)) {
+        // An escaped backslash is taken whole: the digits behind it are no escape.
+        let length = if escape.starts_with(NUL) { NUL.len() } else { 2 };
+        let (taken, after) = escape.split_at_checked(length).unwrap_or((escape, ""));
+        clean.push_str(before);
+        clean.push_str(if taken == NUL { "\\ufffd" } else { taken });
+        rest = after;
+    }
+    clean.push_str(rest);
+    RawValue::from_string(clean).unwrap_or(value)
+}
+
 /// The length of the escape, or pair of escapes, that `bytes` begin with.
 fn escape(bytes: &[u8]) -> Result<usize, Unsound> {
     match unit(bytes) {
@@ -86,6 +108,20 @@ mod tests {
         }
         for good in [r#""\\u0000""#, r#"{"a":"\\\\u0000"}"#, r#""\u0001\u00e4\n\"""#, r#""0000""#, ""] {
             assert_eq!(check(good), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn u0000_is_taken_out_and_nothing_else_changes() {
+        for (given, expected) in [
+            (r#""\u0000""#, r#""\ufffd""#),
+            (r#"{"a\u0000b" : "\\u0000\\\u0000\"\u0000"}"#, r#"{"a\ufffdb" : "\\u0000\\\ufffd\"\ufffd"}"#),
+            (r#"[1e400, "\u0000\ud83d\ude00é"]"#, r#"[1e400, "\ufffd\ud83d\ude00é"]"#),
+            (r#""\\u0000""#, r#""\\u0000""#),
+        ] {
+            let clean = without_nul(RawValue::from_string(given.to_owned()).unwrap());
+            assert_eq!(clean.get(), expected);
+            assert_ne!(check(clean.get()), Err(Unsound::Nul));
         }
     }
 

@@ -24,16 +24,17 @@ use super::{
     topic_of,
 };
 use crate::{
-    agent::{Answer, Context, ContextMessage, Output, TurnContext},
+    agent::{Answer, Context, Output, SessionContext, TurnContext},
     clock,
     ids::Incarnation,
     model::{
-        EventKind, MessageStatus, Part, Turn, TurnError,
+        EventKind, Message, Part, Turn, TurnError,
         event::{self, Data},
         fold::{self, Delta},
         machine::{DeltaEvent, Done, End, Fence, Op, Refused},
     },
-    store::Item,
+    protocol::{compacted, strict},
+    store::{self, Cut, Item, PageLimits},
 };
 
 /// Output beside which a chunk is written (L10).
@@ -452,18 +453,39 @@ impl Runner {
 
 /// Writes an item under its idempotent key until the store answers. `None` when the runner's patience is over (O1).
 async fn write_until_answered(inner: &Inner, item: &Item) -> Option<Outcome> {
-    let mut pause = Duration::from_millis(50);
+    let mut pause = Pause::new(inner);
     loop {
         match inner.log.write(item.clone()).await {
             Err(NotWritten::Unavailable) => {}
             outcome => return Some(outcome),
         }
-        let seen = inner.seen();
-        if Instant::now().saturating_duration_since(seen.renewed) > PATIENCE || inner.stop.is_cancelled() {
+        if pause.is_over(inner) {
             return None;
         }
-        time::sleep(pause).await;
-        pause = (pause * 2).min(inner.options.lease_renew);
+        pause.wait().await;
+    }
+}
+
+/// A runner's patience with a store that is away: ever longer pauses, until it has been away for too long (O1).
+struct Pause {
+    next: Duration,
+    most: Duration,
+}
+
+impl Pause {
+    fn new(inner: &Inner) -> Self {
+        Self { next: Duration::from_millis(50), most: inner.options.lease_renew }
+    }
+
+    /// Whether to give up.
+    fn is_over(&self, inner: &Inner) -> bool {
+        let seen = inner.seen();
+        Instant::now().saturating_duration_since(seen.renewed) > PATIENCE || inner.stop.is_cancelled()
+    }
+
+    async fn wait(&mut self) {
+        time::sleep(self.next).await;
+        self.next = (self.next * 2).min(self.most);
     }
 }
 
@@ -500,34 +522,63 @@ fn cut_short() -> TurnError {
     }
 }
 
+/// What the agent is to answer. An outage of the store is waited out here as the writes of a runner wait it out (O1);
+/// whatever ends the turn meanwhile drops this.
 async fn context(inner: &Inner, session: &Arc<str>, turn: &Turn, limit: usize) -> Result<Context, TurnError> {
-    let messages = inner.store.context(session, &turn.id, limit).await.map_err(|error| {
-        tracing::error!(%session, turn = %turn.id, %error, "the context of a turn could not be read");
-        TurnError {
-            code: "store_unavailable".to_owned(),
-            message: "The server could not read the conversation. Retry in a moment.".to_owned(),
-            retryable: true,
+    let mut pause = Pause::new(inner);
+    let (cut, messages) = loop {
+        match read(inner, session, turn, limit).await {
+            Ok(Some(found)) => break found,
+            Ok(None) => return Err(TurnError::lost()),
+            Err(error @ store::Error::Unavailable { .. }) if !pause.is_over(inner) => {
+                tracing::warn!(%session, turn = %turn.id, %error, "the context of a turn has to be read again");
+                pause.wait().await;
+            }
+            Err(error) => {
+                tracing::error!(%session, turn = %turn.id, %error, "the context of a turn could not be read");
+                return Err(unreadable());
+            }
         }
-    })?;
+    };
     Ok(Context {
-        session: session.to_string(),
+        session: SessionContext {
+            id: session.to_string(),
+            epoch: cut.epoch,
+            title: cut.session.title,
+            metadata: cut.session.metadata,
+            created_at: cut.session.created_at,
+        },
         turn: TurnContext {
             id: turn.id.clone(),
+            prompt_id: turn.prompt_id.clone(),
+            reply_id: turn.reply_id.clone(),
             agent: turn.agent.clone(),
             attempt: turn.attempt,
+            retry_of: turn.retry_of.clone(),
             by: turn.by.clone(),
         },
-        messages: messages
-            .into_iter()
-            .map(|message| ContextMessage {
-                partial: message.status == MessageStatus::Partial,
-                id: message.id,
-                role: message.role,
-                author: message.author,
-                parts: message.parts,
-            })
-            .collect(),
+        messages,
     })
+}
+
+/// The session and the messages of a context; nothing if the session is not there any more.
+async fn read(
+    inner: &Inner,
+    session: &Arc<str>,
+    turn: &Turn,
+    limit: usize,
+) -> store::Result<Option<(Cut, Vec<Message>)>> {
+    let Some(cut) = inner.store.cut(session, None, PageLimits::default()).await? else { return Ok(None) };
+    let messages = inner.store.context(session, &turn.id, limit).await?;
+    Ok(Some((cut, messages)))
+}
+
+fn unreadable() -> TurnError {
+    TurnError {
+        code: "store_unavailable".to_owned(),
+        message: "The server could not read the conversation. Retry in a moment.".to_owned(),
+        retryable: true,
+    }
 }
 
 /// U+0000 from an agent becomes U+FFFD (L4): not every store can hold it.
@@ -538,23 +589,7 @@ fn clean(delta: &mut Delta) {
     delta.value = delta.value.take().map(clean_value);
 }
 
+/// An agent's JSON as it can be kept, and sent to clients that cut frames at commas.
 fn clean_value(value: Box<RawValue>) -> Box<RawValue> {
-    if !value.get().contains("\\u0000") {
-        return value;
-    }
-    // Parsed and written again: the escape may as well be an escaped backslash followed by digits.
-    let parsed: Result<serde_json::Value, _> = serde_json::from_str(value.get());
-    parsed.ok().and_then(|value| serde_json::value::to_raw_value(&without_nul(value)).ok()).unwrap_or_default()
-}
-
-fn without_nul(value: serde_json::Value) -> serde_json::Value {
-    use serde_json::Value;
-    match value {
-        Value::String(text) => Value::String(text.replace('\0', "\u{FFFD}")),
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nul).collect()),
-        Value::Object(map) => {
-            Value::Object(map.into_iter().map(|(k, v)| (k.replace('\0', "\u{FFFD}"), without_nul(v))).collect())
-        }
-        other => other,
-    }
+    compacted(strict::without_nul(value))
 }

@@ -3,24 +3,15 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, future::join_all};
-use rejoin::{
-    agent::{Agent, Context, ContextMessage, Echo, Output, TurnContext},
-    model::{Part, Person, Role},
-};
+use rejoin::agent::{Agent, Echo, Output};
 
-fn context(prompt: String) -> Context {
-    let by = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
-    let turn = TurnContext { id: "t".to_owned(), agent: "echo".to_owned(), attempt: 1, by };
-    let parts = vec![Part::text(prompt)];
-    let message = ContextMessage { id: "m".to_owned(), role: Role::User, author: None, parts, partial: false };
-    Context { session: "s".to_owned(), turn, messages: vec![message] }
-}
+use crate::support::upstream::context;
 
 /// The text of an answer and how long it took.
 async fn listen(agent: Echo, prompt: String) -> (String, Duration) {
     let start = Instant::now();
     let mut text = String::new();
-    let mut answer = agent.answer(context(prompt)).await.unwrap();
+    let mut answer = agent.answer(context(&prompt)).await.unwrap();
     while let Some(output) = answer.next().await {
         match output.unwrap() {
             Output::Delta(delta) => text.push_str(&delta.text.unwrap()),

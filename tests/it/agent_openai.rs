@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use rejoin::{
-    agent::{Agent, Answer, Context, ContextMessage, OpenAi, Output, Secret, TurnContext, openai::Options},
-    model::{Part, PartKind, Person, Role, TurnError, fold, message::plain_text},
+    agent::{Agent, OpenAi, Output, Secret, openai::Options},
+    model::{Part, PartKind, TurnError, message::plain_text},
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::timeout};
 
-use crate::support::upstream::{LIMIT, Script, Step, Upstream};
+use crate::support::upstream::{LIMIT, Script, Step, Upstream, collect, context};
 
 const KEY: &str = "sk-very-secret";
 
@@ -25,43 +25,9 @@ fn agent(base_url: String) -> OpenAi {
     OpenAi::new("helper", options).unwrap()
 }
 
-fn context() -> Context {
-    let ada = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
-    Context {
-        session: "s".to_owned(),
-        turn: TurnContext { id: "t".to_owned(), agent: "helper".to_owned(), attempt: 1, by: ada.clone() },
-        messages: vec![ContextMessage {
-            id: "m".to_owned(),
-            role: Role::User,
-            author: Some(ada),
-            parts: vec![Part::text("hi")],
-            partial: false,
-        }],
-    }
-}
-
-/// The parts of an answer, and its usage or error.
-async fn collect(answer: Result<Answer, TurnError>) -> (Vec<Part>, Result<Option<Value>, TurnError>) {
-    let mut parts = Vec::new();
-    let mut answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return (parts, Err(error)),
-    };
-    while let Some(output) = answer.next().await {
-        match output {
-            Ok(Output::Delta(delta)) => fold::apply(&mut parts, &delta),
-            Ok(Output::Done { usage }) => {
-                return (parts, Ok(usage.map(|usage| serde_json::from_str(usage.get()).unwrap())));
-            }
-            Err(error) => return (parts, Err(error)),
-        }
-    }
-    panic!("the answer has no end");
-}
-
 async fn ask_at(base_url: String) -> (Vec<Part>, Result<Option<Value>, TurnError>) {
     let agent = agent(base_url);
-    let outcome = timeout(LIMIT, async { collect(agent.answer(context()).await).await }).await.unwrap();
+    let outcome = timeout(LIMIT, async { collect(agent.answer(context("hi")).await).await }).await.unwrap();
     if let Err(error) = &outcome.1 {
         assert!(!error.message.contains(KEY), "the key is shown: {}", error.message);
         assert!(error.message.len() < 700 && error.message.ends_with('.'), "{}", error.message);
@@ -93,7 +59,7 @@ async fn the_request_holds_the_session_and_the_answer_its_text_and_usage() {
     let asked = upstream.asked();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].path, "/v1/chat/completions");
-    assert_eq!(asked[0].authorization.as_deref(), Some("Bearer sk-very-secret"));
+    assert_eq!(asked[0].header("authorization"), Some("Bearer sk-very-secret"));
     assert_eq!(
         asked[0].body,
         json!({"model": "m1", "stream": true, "stream_options": {"include_usage": true},
@@ -247,7 +213,7 @@ async fn an_answer_whose_end_was_announced_is_whole_however_the_stream_ends() {
 #[tokio::test]
 async fn dropping_the_answer_closes_the_request() {
     let upstream = Upstream::start(Script::events(&[&text("one")]).then(Step::Hold)).await;
-    let mut answer = agent(upstream.base_url()).answer(context()).await.unwrap();
+    let mut answer = agent(upstream.base_url()).answer(context("hi")).await.unwrap();
     assert!(matches!(answer.next().await, Some(Ok(Output::Delta(_)))));
     // It is held open for as long as the answer is: its next piece is awaited in vain.
     assert!(timeout(Duration::from_millis(50), answer.next()).await.is_err());
@@ -260,7 +226,7 @@ async fn dropping_the_answer_closes_the_request() {
 async fn giving_up_on_an_endpoint_that_says_nothing_closes_the_request() {
     let upstream = Upstream::start(Script::silence()).await;
     let agent = agent(upstream.base_url());
-    let asking = tokio::spawn(async move { agent.answer(context()).await.map(drop) });
+    let asking = tokio::spawn(async move { agent.answer(context("hi")).await.map(drop) });
     upstream.arrived().await;
     assert!(!upstream.is_gone());
     asking.abort();
@@ -275,7 +241,7 @@ async fn an_answer_that_nobody_pulls_is_not_read_ahead_without_end() {
         script = script.then(flood.clone());
     }
     let upstream = Upstream::start(script).await;
-    let mut answer = agent(upstream.base_url()).answer(context()).await.unwrap();
+    let mut answer = agent(upstream.base_url()).answer(context("hi")).await.unwrap();
     assert!(matches!(answer.next().await, Some(Ok(Output::Delta(_)))));
     // 60 MB do not fit into the sockets' buffers, so an endpoint that is done was read into memory here.
     assert!(timeout(Duration::from_millis(300), upstream.gone()).await.is_err());

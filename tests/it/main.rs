@@ -8,7 +8,10 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+mod agent_context;
 mod agent_echo;
+mod agent_http;
+mod agent_http_backends;
 mod agent_openai;
 mod bad_input;
 mod bus;

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::Options;
 use crate::{
-    agent::{Context, ContextMessage},
-    model::{Part, PartKind, Person, Role},
+    agent::Context,
+    model::{Message, MessageStatus, Part, PartKind, Person, Role},
 };
 
 const CUT: &str = "[This answer was cut off before its end.]";
@@ -60,9 +60,9 @@ pub(super) fn body<'a>(options: &'a Options, context: &'a Context) -> Body<'a> {
 }
 
 /// A message as the model reads it; none for an answer that holds nothing to read.
-fn chat<'a>(message: &ContextMessage, names: &Names<'_>) -> Option<ChatMessage<'a>> {
+fn chat<'a>(message: &Message, names: &Names<'_>) -> Option<ChatMessage<'a>> {
     let mut text = readable(&message.parts);
-    if message.partial {
+    if message.status == MessageStatus::Partial {
         if !text.is_empty() {
             text.push_str("\n\n");
         }
@@ -102,7 +102,7 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    fn of(messages: &'a [ContextMessage]) -> Self {
+    fn of(messages: &'a [Message]) -> Self {
         let mut ids_by_name = BTreeMap::<_, BTreeSet<_>>::new();
         for author in messages.iter().filter(|m| m.role == Role::User).filter_map(|m| m.author.as_ref()) {
             ids_by_name.entry(author.name.as_str()).or_default().insert(author.id.as_str());
@@ -128,22 +128,15 @@ mod tests {
     use serde_json::{json, value::RawValue};
 
     use super::*;
-    use crate::agent::TurnContext;
+    use crate::agent::testing;
 
-    fn message(role: Role, author: Option<(&str, &str)>, text: &str, partial: bool) -> ContextMessage {
-        ContextMessage {
-            id: "m".to_owned(),
-            role,
-            author: author.map(|(id, name)| Person { id: id.to_owned(), name: name.to_owned() }),
-            parts: vec![Part::text(text)],
-            partial,
-        }
+    fn message(role: Role, author: Option<(&str, &str)>, text: &str, partial: bool) -> Message {
+        let author = author.map(|(id, name)| Person { id: id.to_owned(), name: name.to_owned() });
+        let status = if partial { MessageStatus::Partial } else { MessageStatus::Complete };
+        Message { status, ..testing::message(role, author, text) }
     }
 
-    fn sent(system: Option<&str>, max_messages: Option<usize>, messages: Vec<ContextMessage>) -> serde_json::Value {
-        let by = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
-        let turn = TurnContext { id: "t".to_owned(), agent: "a".to_owned(), attempt: 1, by };
-        let context = Context { session: "s".to_owned(), turn, messages };
+    fn sent(system: Option<&str>, max_messages: Option<usize>, messages: Vec<Message>) -> serde_json::Value {
         let options = Options {
             base_url: String::new(),
             model: "m1".to_owned(),
@@ -151,7 +144,7 @@ mod tests {
             system: system.map(str::to_owned),
             max_messages,
         };
-        serde_json::to_value(body(&options, &context)).unwrap()
+        serde_json::to_value(body(&options, &testing::context(messages))).unwrap()
     }
 
     #[test]

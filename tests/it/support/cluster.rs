@@ -2,7 +2,10 @@
 //! bus alone.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ pub(crate) struct SharedStore {
     store: Arc<Sqlite>,
     /// What comparing heads shows instead of the truth.
     pub(crate) lie: Arc<Mutex<Option<Vec<Lie>>>>,
+    /// How many of the next reads of an agent's context find the store away.
+    pub(crate) away: Arc<AtomicUsize>,
     _folder: Arc<TempDir>,
 }
 
@@ -39,7 +44,7 @@ impl SharedStore {
         let folder = TempDir::new().unwrap();
         let options = sqlite::Options { readers: 4, migrate: true };
         let store = Sqlite::open(&folder.path().join("rejoin.db"), &options).await.unwrap();
-        Self { store: Arc::new(store), lie: Arc::default(), _folder: Arc::new(folder) }
+        Self { store: Arc::new(store), lie: Arc::default(), away: Arc::default(), _folder: Arc::new(folder) }
     }
 }
 
@@ -92,6 +97,10 @@ impl Store for SharedStore {
     }
 
     async fn context(&self, session: &str, turn_id: &str, limit: usize) -> store::Result<Vec<Message>> {
+        let take = |left: usize| left.checked_sub(1);
+        if self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
+            return Err(store::Error::Unavailable { doing: "being away", source: None });
+        }
         self.store.context(session, turn_id, limit).await
     }
 

@@ -1,5 +1,6 @@
 //! What tests are made with.
 
+pub(crate) mod backend;
 pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod cluster;

@@ -12,16 +12,74 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, Uri, header},
+    http::{HeaderMap, Uri},
     response::Response,
 };
 use futures::{Stream, StreamExt, stream};
-use serde_json::Value;
+use rejoin::{
+    agent::{Answer, Context, Output, SessionContext, TurnContext},
+    clock,
+    model::{Message, MessageStatus, Part, Person, Role, TurnError, fold},
+};
+use serde_json::{Value, value::RawValue};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything that has to happen may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// What an agent is asked in a session with one message.
+pub(crate) fn context(prompt: &str) -> Context {
+    let ada = Person { id: "u1".to_owned(), name: "Ada".to_owned() };
+    let prompt = Message {
+        id: "m".to_owned(),
+        seq: 1,
+        role: Role::User,
+        author: Some(ada.clone()),
+        turn_id: None,
+        status: MessageStatus::Complete,
+        parts: vec![Part::text(prompt)],
+        created_at: clock::now(),
+    };
+    Context {
+        session: SessionContext {
+            id: "s".to_owned(),
+            epoch: "e".to_owned(),
+            title: Some("Plans".to_owned()),
+            metadata: RawValue::from_string("{\"k\":1}".to_owned()).unwrap(),
+            created_at: clock::now(),
+        },
+        turn: TurnContext {
+            id: "t".to_owned(),
+            prompt_id: "m".to_owned(),
+            reply_id: "r".to_owned(),
+            agent: "helper".to_owned(),
+            attempt: 1,
+            retry_of: None,
+            by: ada,
+        },
+        messages: vec![prompt],
+    }
+}
+
+/// The parts of an answer, and its usage or error.
+pub(crate) async fn collect(answer: Result<Answer, TurnError>) -> (Vec<Part>, Result<Option<Value>, TurnError>) {
+    let mut parts = Vec::new();
+    let mut answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return (parts, Err(error)),
+    };
+    while let Some(output) = answer.next().await {
+        match output {
+            Ok(Output::Delta(delta)) => fold::apply(&mut parts, &delta),
+            Ok(Output::Done { usage }) => {
+                return (parts, Ok(usage.map(|usage| serde_json::from_str(usage.get()).unwrap())));
+            }
+            Err(error) => return (parts, Err(error)),
+        }
+    }
+    panic!("the answer has no end");
+}
 
 /// One step of a script's body.
 #[derive(Clone)]
@@ -88,7 +146,8 @@ impl Script {
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) path: String,
-    pub(crate) authorization: Option<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
     pub(crate) body: Value,
 }
 
@@ -97,6 +156,13 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     arrived: CancellationToken,
     gone: CancellationToken,
+}
+
+impl Asked {
+    /// A header, if it was there.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
 }
 
 /// A running endpoint; it ends with this value.
@@ -155,8 +221,9 @@ async fn follow(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
     let guard = shared.gone.clone().drop_guard();
     shared.asked.lock().unwrap().push(Asked {
         path: uri.path().to_owned(),
-        authorization: headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned()),
         body: serde_json::from_slice(&body).unwrap(),
+        bytes: body,
+        headers,
     });
     shared.arrived.cancel();
     if shared.script.silent {
