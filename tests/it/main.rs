@@ -31,6 +31,7 @@ mod database_server;
 mod fuzz_corpus;
 mod hostile;
 mod http_api;
+mod http_cluster;
 mod kill;
 mod log_durable;
 mod long_poll;
