@@ -116,12 +116,17 @@ impl Target {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Error {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Error::Unreachable { url: self.shown.clone(), cause: cause.to_string() }
+        Error::Unreachable { url: self.shown.clone(), cause: root_cause(error) }
     }
+}
+
+/// What is at the bottom of an error, without the URL that the layers above repeat.
+pub(super) fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 /// What the server says on the topic after the join.

@@ -8,7 +8,7 @@ use std::{
 use clap::ArgMatches;
 use tokio::runtime::Runtime;
 
-use super::{Failure, client::Target, send, tail, usage};
+use super::{Failure, client::Target, health, send, tail, usage};
 use crate::{
     config::{Config, Flags, Loaded},
     server, telemetry,
@@ -22,6 +22,10 @@ pub(super) fn run() -> Result<(), Failure> {
     match matches.subcommand() {
         Some(("migrate", own)) => migrate(load(flags, own)?, own.get_flag("new-history")),
         Some(("check-config", own)) => check_config(&load(flags, own)?),
+        Some(("health", own)) => {
+            flags.take(own);
+            runtime()?.block_on(health::run(&address(&flags, own)?))
+        }
         Some(("send", own)) => {
             let target = target(&flags, own)?;
             runtime()?.block_on(send::run(&target, &required(own, "session"), &required(own, "text")))
@@ -78,16 +82,19 @@ fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::caused)
 }
 
-/// Whom a client's command talks to, and as whom. Without a URL it is the server that these options would start.
+/// The server that was named, or the one that these options would start.
+fn address(flags: &Flags, own: &ArgMatches) -> Result<String, Failure> {
+    if let Some(url) = own.get_one::<String>("url").filter(|url| !url.is_empty()) {
+        return Ok(url.clone());
+    }
+    let listen = Config::load(flags).map_err(Failure::usage)?.config.listen;
+    Ok(format!("http://{}", std::net::SocketAddr::new(reachable(listen.ip()), listen.port())))
+}
+
+/// Whom a client's command talks to, and as whom.
 fn target(flags: &Flags, own: &ArgMatches) -> Result<Target, Failure> {
     let text = |name| own.get_one::<String>(name).filter(|text| !text.is_empty()).cloned();
-    let url = match text("url") {
-        Some(url) => url,
-        None => {
-            let listen = Config::load(flags).map_err(Failure::usage)?.config.listen;
-            format!("http://{}", std::net::SocketAddr::new(reachable(listen.ip()), listen.port()))
-        }
-    };
+    let url = address(flags, own)?;
     let options = [("user_id", text("user")), ("name", text("name")), ("token", text("token"))];
     let identity = options.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     Target::new(&url, identity).map_err(Failure::usage)

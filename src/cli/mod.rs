@@ -6,6 +6,7 @@
 mod client;
 mod commands;
 mod follow;
+mod health;
 mod send;
 mod tail;
 mod usage;

@@ -31,6 +31,12 @@ fn command() -> Command {
             Command::new("check-config").about("Show every option and where it comes from").args(config::args()),
         )
         .subcommand(
+            Command::new("health")
+                .about("Say whether a running server is ready; exit code 0 if it is")
+                .args(config::args())
+                .arg(url()),
+        )
+        .subcommand(
             Command::new("send")
                 .about("Send a message to a session of a running server and print the answer as it comes")
                 .arg(text("session", "The session's id"))
@@ -49,12 +55,17 @@ fn text(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).required(true).help(help).value_parser(NonEmptyStringValueParser::new())
 }
 
+fn option(name: &'static str, variable: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).env(variable).hide_env_values(true).value_name(value).help(help)
+}
+
+fn url() -> Arg {
+    option("url", "REJOIN_URL", "URL", "Where the server is [default: this machine, at the port of listen]")
+}
+
 fn client_args() -> [Arg; 4] {
-    let option = |name: &'static str, variable: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).env(variable).hide_env_values(true).value_name(value).help(help)
-    };
     [
-        option("url", "REJOIN_URL", "URL", "Where the server is [default: this machine, at the port of listen]"),
+        url(),
         option("user", "REJOIN_USER", "ID", "The user id to come as"),
         option("name", "REJOIN_NAME", "NAME", "The name to show"),
         option("token", "REJOIN_TOKEN", "TOKEN", "The token that proves who you are"),

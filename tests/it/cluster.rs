@@ -8,7 +8,6 @@ mod ends;
 mod frozen;
 mod history;
 mod joins;
-mod operators;
 mod oracle;
 mod outage;
 mod people;

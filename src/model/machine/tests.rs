@@ -15,14 +15,7 @@ fn owner(name: &str) -> Owner {
 }
 
 fn nodes() -> Vec<Node> {
-    let node = |name: &str, state| Node {
-        owner: owner(name),
-        state,
-        beat: 1,
-        lease_ttl_ms: 6_000,
-        exclusive: false,
-        connections: 0,
-    };
+    let node = |name: &str, state| Node { owner: owner(name), state, beat: 1, lease_ttl_ms: 6_000, exclusive: false };
     vec![
         node("a", NodeState::Live),
         node("b", NodeState::Live),

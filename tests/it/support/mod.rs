@@ -8,6 +8,7 @@ pub(crate) mod db;
 pub(crate) mod fleet;
 pub(crate) mod form;
 pub(crate) mod front;
+pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod kotlin;
 pub(crate) mod lossy_nats;

@@ -83,7 +83,11 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Joins at the first of these nodes; it goes round them when a connection ends.
     pub(crate) async fn start(cluster: &Fleet, nodes: &[usize], session: &str, user: &str) -> Self {
-        let urls = nodes.iter().map(|node| cluster.ws(*node, user)).collect();
+        Self::at(nodes.iter().map(|node| cluster.ws(*node, user)).collect(), session, user).await
+    }
+
+    /// The same at addresses of WebSockets.
+    pub(crate) async fn at(urls: Vec<String>, session: &str, user: &str) -> Self {
         let (sender, record) = watch::channel(Record::default());
         let topic = format!("session:{session}");
         let task = tokio::spawn(Life { topic, urls, record: sender }.live());
