@@ -54,7 +54,14 @@ fn owner() -> Owner {
 
 /// A session with one running turn, and the nodes that there are.
 fn running() -> (Session, Vec<Node>) {
-    let nodes = vec![Node { owner: owner(), state: NodeState::Live, beat: 1, lease_ttl_ms: 6_000, exclusive: false }];
+    let nodes = vec![Node {
+        owner: owner(),
+        state: NodeState::Live,
+        beat: 1,
+        lease_ttl_ms: 6_000,
+        exclusive: false,
+        connections: 0,
+    }];
     let create = Op::Create { epoch: "e".into(), title: None, metadata: None, max_running: None, must_be_new: true };
     let mut session = machine::create(&Arc::from("s"), &create, NOW).unwrap();
     let send = Op::Send {

@@ -221,14 +221,17 @@ impl Server {
         let sessions =
             Sessions::start(store.clone(), pubsub.clone(), agents, observer, session_options(&config)).await?;
         let cluster = cluster(&presence, &pubsub, &sessions, &*store).await;
-        let stage = Stage::new(presence, &config.node_name);
+        let stage = Stage::new(presence.clone(), &config.node_name);
         let shared = Shared::new(sessions.clone(), stage.clone(), answers.clone());
         let router = router(shared, Rooms::new(stage));
         let host = Host::new(router, pubsub, channel_options(&config));
         let transport = transport::State::new(host.clone(), connect(), transport_options(&config, origins.clone()));
+        let clients = transport.connections().clone();
+        sessions.count_clients(Arc::new(move || clients.count()));
         let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };
-        let routes = transport::routes(transport.clone())
-            .merge(Api::new(sessions.clone(), guard).routes(config.max_message_bytes + BODY_BESIDE));
+        let routes = transport::routes(transport.clone()).merge(
+            Api::new(sessions.clone(), host.clone(), presence, guard).routes(config.max_message_bytes + BODY_BESIDE),
+        );
         let token = CancellationToken::new();
         let serving = tokio::spawn(transport::serve(listener, routes, token.clone()));
         let drain_timeout = config.drain_timeout;

@@ -1,7 +1,9 @@
 //! Rejoin's own channels: what a client reaches by a topic's name.
 
+mod announce;
 pub mod room;
 pub mod session;
 mod shown;
 
+pub use announce::announce;
 pub use shown::Stage;

@@ -98,6 +98,15 @@ fn check_payload(topic: &str, payload: &Payload) -> Result<(), Error> {
     strict::check(text).map_err(|unsound| Error::Invalid(unsound.to_string()))
 }
 
+/// Whether `event` may be said on `topic`, a room or a channel of somebody's own, by the server's own side.
+pub(super) fn check(topic: &str, event: &str, payload: &Payload) -> Result<(), Error> {
+    if topic.starts_with(TOPIC_PREFIX) {
+        check_name(topic)?;
+    }
+    check_event(event)?;
+    check_payload(topic, payload)
+}
+
 fn refusal(error: &Error) -> Refusal {
     Refusal::because(error.reason(), &error.to_string())
 }

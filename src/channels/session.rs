@@ -13,7 +13,10 @@ use serde_json::{Map, value::RawValue};
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
-use super::shown::{Shown, Stage, renew};
+use super::{
+    announce::as_broadcast,
+    shown::{Shown, Stage, renew},
+};
 use crate::{
     auth::Access,
     channel::{Channel, Context, Cursor, Joined, Leave, Next, Page, Refusal, ReplayError, ReplyHandle},
@@ -27,8 +30,6 @@ use crate::{
 
 /// How many messages a page of history has if the client does not say, and at most.
 const PAGE: (usize, usize) = (100, 500);
-/// The name of a client's own broadcast event.
-const MAX_EVENT: usize = 255;
 
 /// What all session channels share. Cheap to clone.
 #[derive(Clone)]
@@ -241,19 +242,9 @@ fn broadcast(cx: &Context, by: &Person, text: &str) -> Result<Next, Error> {
         event: String,
         payload: Option<Box<RawValue>>,
     }
-    #[derive(serde::Serialize)]
-    struct Sent<'a> {
-        event: &'a str,
-        payload: &'a RawValue,
-        by: &'a Person,
-    }
     let Fields { event, payload } = fields(text)?;
-    if event.is_empty() || event.len() > MAX_EVENT {
-        return Err(Error::Invalid(format!("event must have 1 to {MAX_EVENT} bytes")));
-    }
     let nothing = RawValue::from_string("{}".to_owned()).unwrap_or_default();
-    let sent = Sent { event: &event, payload: payload.as_deref().unwrap_or(&nothing), by };
-    cx.broadcast_from("broadcast", Payload::json(&sent));
+    cx.broadcast_from("broadcast", as_broadcast(by, &event, payload.as_deref().unwrap_or(&nothing))?);
     Ok(done(()))
 }
 

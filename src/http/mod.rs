@@ -3,6 +3,7 @@
 //! Handlers check the request, ask [`crate::session`], and hand its texts through. Nothing here decides what a session
 //! does; [`error`] is the only place where an error becomes a status.
 
+mod cluster;
 pub mod error;
 mod guard;
 mod page;
@@ -23,30 +24,35 @@ use axum::{
 
 use self::error::Problem;
 pub use self::guard::Guard;
-use crate::session::Sessions;
+use crate::{channel::Host, presence::Tracker, session::Sessions};
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
     sessions: Sessions,
+    host: Host,
+    presence: Tracker,
     guard: Arc<Guard>,
 }
 
 impl Api {
-    /// Handlers over these sessions; `guard` says who may write.
-    pub fn new(sessions: Sessions, guard: Guard) -> Self {
-        Self { sessions, guard: Arc::new(guard) }
+    /// Handlers over these sessions, and the channels and presence of this node; `guard` says who may write.
+    pub fn new(sessions: Sessions, host: Host, presence: Tracker, guard: Guard) -> Self {
+        Self { sessions, host, presence, guard: Arc::new(guard) }
     }
 
     /// Every route but the sockets'. `max_body` bounds what a request may carry, in bytes.
     pub fn routes(self, max_body: usize) -> Router {
         let api = Router::new()
             .route("/api/sessions", get(sessions::list).post(sessions::create))
-            .route("/api/sessions/{id}", get(sessions::look))
+            .route("/api/sessions/{id}", get(sessions::look).patch(sessions::update))
             .route("/api/sessions/{id}/messages", get(sessions::messages).post(sessions::send))
             .route("/api/sessions/{id}/events", get(sessions::events))
             .route("/api/sessions/{id}/turns/{turn}/cancel", post(sessions::cancel))
             .route("/api/sessions/{id}/turns/{turn}/retry", post(sessions::retry))
+            .route("/api/nodes", get(cluster::nodes))
+            .route("/api/presence/{topic}", get(cluster::presence))
+            .route("/api/broadcast", post(cluster::broadcast))
             .layer(middleware::from_fn_with_state(self.clone(), guard::check));
         Router::new()
             .merge(api)

@@ -55,6 +55,13 @@ pub(super) async fn look(State(api): State<Api>, who: Who, Segments(id): Segment
     Ok(json(within(api.sessions.look(&id)).await?))
 }
 
+pub(super) async fn update(State(api): State<Api>, who: Who, Segments(id): Segments<String>, body: Body) -> Answer {
+    let asker = who.asks(&id)?;
+    let update = Update::parse(&text(body)?)?;
+    within(api.sessions.update(&id, asker, update)).await?;
+    Ok(json(within(api.sessions.look(&id)).await?))
+}
+
 #[derive(Deserialize)]
 pub(super) struct HistoryParams {
     before: Option<u64>,

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Api, error::Problem};
 use crate::{
     auth::{Access, Identity},
-    model::machine::Asker,
+    model::{Person, machine::Asker},
     session::topic_of,
 };
 
@@ -47,6 +47,11 @@ impl Who {
             return Err(Problem::unauthorized("this token does not allow this; ask for one that does"));
         }
         Ok(access)
+    }
+
+    /// The person.
+    pub(super) fn person(&self) -> &Person {
+        &self.0.person
     }
 
     /// Who asks something of a session that needs the right to write in it.

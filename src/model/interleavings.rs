@@ -53,7 +53,7 @@ fn owner(name: &str) -> Owner {
 }
 
 fn node(name: &str) -> Node {
-    Node { owner: owner(name), state: NodeState::Live, beat: 0, lease_ttl_ms: 1, exclusive: false }
+    Node { owner: owner(name), state: NodeState::Live, beat: 0, lease_ttl_ms: 1, exclusive: false, connections: 0 }
 }
 
 fn asker() -> Asker {

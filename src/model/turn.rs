@@ -159,6 +159,8 @@ pub struct Node {
     pub lease_ttl_ms: u64,
     /// The operator's promise that its name is never used twice at once.
     pub exclusive: bool,
+    /// How many clients it had when it told its beat.
+    pub connections: u64,
 }
 
 /// One answer of an agent, from its acceptance to its end: the whole row, also as it is stored.

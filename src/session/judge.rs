@@ -92,7 +92,7 @@ mod tests {
 
     fn node(name: &str, beat: i64) -> Node {
         let owner = Owner { node: name.to_owned(), incarnation: Incarnation(name.to_owned()) };
-        Node { owner, state: NodeState::Live, beat, lease_ttl_ms: TTL, exclusive: false }
+        Node { owner, state: NodeState::Live, beat, lease_ttl_ms: TTL, exclusive: false, connections: 0 }
     }
 
     struct Watch {

@@ -44,7 +44,8 @@ impl Inner {
         // Taken before: a turn that starts while the renewal is under way may be missing in what it read.
         let ran = self.runners.ids();
         let sent = Instant::now();
-        let answer = time::timeout(self.options.lease_ttl, self.store.renew(&own, ids::beat())).await;
+        let answer =
+            time::timeout(self.options.lease_ttl, self.store.renew(&own, ids::beat(), self.clients.count())).await;
         let got = Instant::now();
         match answer {
             Ok(Ok(renewal)) => {
@@ -93,6 +94,7 @@ impl Inner {
         if history_changed {
             self.new_history();
         }
+        self.movements(|movements| movements.observe(&renewal.nodes, got));
         if live {
             self.judge(|judge| judge.observe(own, sent, got, &renewal.nodes));
         } else {

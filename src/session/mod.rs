@@ -9,6 +9,7 @@ mod heads;
 mod judge;
 mod lease;
 mod log;
+mod nodes;
 mod owner;
 mod recovery;
 mod requests;
@@ -29,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use self::requests::{fields, lenient_fields};
 pub use self::{
     error::Error,
+    nodes::{Connections, NodeList, NodeName, NodeSummary},
     requests::{CancelAnswer, Parts, RetryAnswer, Send, SendAnswer, Update},
     snapshot::{History, Joined, Page, Summary},
 };
@@ -99,6 +101,8 @@ struct Inner {
     log: Log,
     runners: Runners,
     judge: Mutex<Judge>,
+    movements: Mutex<nodes::Movements>,
+    clients: nodes::Clients,
     seen: RwLock<Seen>,
     /// What others are to know of the newest look at the nodes.
     nodes: watch::Sender<Nodes>,
@@ -153,7 +157,7 @@ impl Sessions {
         let owner = Owner { node: options.node_name.clone(), incarnation: Incarnation::mint() };
         store.start_node(new_node(&owner, &options, true)).await?;
         let asked = Instant::now();
-        let first = store.renew(&owner.incarnation, ids::beat()).await?;
+        let first = store.renew(&owner.incarnation, ids::beat(), 0).await?;
         let nodes = Nodes { own: owner.incarnation.clone(), rows: first.nodes.clone(), asked };
         let (tasks, log_closed) = (TaskTracker::new(), CancellationToken::new());
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| {
@@ -177,6 +181,8 @@ impl Sessions {
                 log,
                 runners: Runners::default(),
                 judge: Mutex::new(Judge::new(options.lease_renew)),
+                movements: Mutex::default(),
+                clients: nodes::Clients::default(),
                 seen: RwLock::new(Seen {
                     owner,
                     nodes: first.nodes,
@@ -195,6 +201,7 @@ impl Sessions {
                 log_closed: log_closed.clone(),
             }
         });
+        inner.movements(|movements| movements.observe(&inner.seen().nodes, Instant::now()));
         inner.recover_everything().await?;
         inner.tasks.spawn(lease::keep(inner.clone()));
         inner.tasks.spawn(recovery::compact(inner.clone()));
@@ -277,6 +284,10 @@ impl Inner {
 
     fn judge<T>(&self, look: impl FnOnce(&mut Judge) -> T) -> T {
         look(&mut self.judge.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn movements<T>(&self, look: impl FnOnce(&mut nodes::Movements) -> T) -> T {
+        look(&mut self.movements.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether a turn's owner is seen moving at this moment.

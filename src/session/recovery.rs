@@ -141,7 +141,7 @@ impl Inner {
 
     /// T8 for what the store shows as running here and has no runner.
     async fn end_the_rest(self: &Arc<Self>, own: &crate::ids::Incarnation) {
-        let turns = match self.store.renew(own, crate::ids::beat()).await {
+        let turns = match self.store.renew(own, crate::ids::beat(), self.clients.count()).await {
             Ok(renewal) => renewal.turns,
             Err(error) => {
                 tracing::warn!(%error, "the store could not be asked what still runs here");

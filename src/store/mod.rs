@@ -14,7 +14,7 @@ pub mod sqlite;
 #[cfg(test)]
 mod conformance;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -130,6 +130,9 @@ pub struct Renewal {
     /// The store's history: a part of every epoch.
     pub history: String,
 }
+
+/// The nodes, and how many turns run on them.
+pub type AtWork = (Vec<Node>, HashMap<Incarnation, u64>);
 
 /// Where a reader of a session stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,8 +301,9 @@ pub trait Store: Send + Sync + 'static {
     /// this process has locked, and those of its own exclusive name.
     async fn start_node(&self, node: NewNode) -> Result<()>;
 
-    /// Writes `beat` into the node's row and reads everything that a node must know, in one transaction.
-    async fn renew(&self, node: &Incarnation, beat: i64) -> Result<Renewal>;
+    /// Writes `beat`, and how many clients the node has, into its row and reads everything that a node must know, in one
+    /// transaction.
+    async fn renew(&self, node: &Incarnation, beat: i64, connections: u64) -> Result<Renewal>;
 
     /// `live → draining`. False if the row was not live.
     async fn drain_node(&self, node: &Incarnation) -> Result<bool>;
@@ -319,6 +323,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Sessions with an orphan, or with a queued turn and a free slot; at most `limit`.
     async fn needs_work(&self, limit: usize) -> Result<Vec<Arc<str>>>;
+
+    /// Every node row, and how many turns each owner runs, of those that run any.
+    async fn at_work(&self) -> Result<AtWork>;
 
     /// One consistent look at a session, with what a reader needs to catch up from `from`.
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>>;

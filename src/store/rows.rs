@@ -73,6 +73,7 @@ pub(super) struct NodeRow {
     beat: i64,
     lease_ttl_ms: i64,
     exclusive: bool,
+    connections: i64,
 }
 
 impl NodeRow {
@@ -84,6 +85,7 @@ impl NodeRow {
             beat: self.beat,
             lease_ttl_ms: unsigned(self.lease_ttl_ms),
             exclusive: self.exclusive,
+            connections: unsigned(self.connections),
         })
     }
 }
@@ -168,6 +170,11 @@ pub(super) fn delta(body: &str) -> Result<Delta> {
 /// The ids among texts, as a set without repeats.
 pub(super) fn ids(texts: Vec<String>) -> Vec<Arc<str>> {
     texts.into_iter().map(Arc::from).collect()
+}
+
+/// How many of something each owner has.
+pub(super) fn counts(found: Vec<(String, i64)>) -> HashMap<Incarnation, u64> {
+    found.into_iter().map(|(owner, count)| (Incarnation(owner), unsigned(count))).collect()
 }
 
 /// What was found where something else should be.

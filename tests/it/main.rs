@@ -32,6 +32,7 @@ mod deployment;
 mod fuzz_corpus;
 mod hostile;
 mod http_api;
+mod http_cluster;
 mod kill;
 mod log_durable;
 mod long_poll;

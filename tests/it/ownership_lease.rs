@@ -149,7 +149,9 @@ async fn i11_an_orphan_ends_with_nobody_connected() {
     let (_ada, _, _turn) = running(&server, &mut script, "s", "half").await;
     let mut db = Db::open(&server.database()).await;
     // One whose node has a tombstone, and one whose node stands still without.
-    db.run("INSERT INTO nodes VALUES ('still', 'b', 'live', 7, 400, 0, 0), ('gone', 'c', 'dead', 7, 400, 0, 0)").await;
+    let columns = "incarnation, name, state, beat, lease_ttl_ms, exclusive, started_at";
+    let rows = "('still', 'b', 'live', 7, 400, 0, 0), ('gone', 'c', 'dead', 7, 400, 0, 0)";
+    db.run(format!("INSERT INTO nodes ({columns}) VALUES {rows}")).await;
     let begun = tokio::time::Instant::now();
     let (gone, still) = (db.graft("s", "of-gone", "gone").await, db.graft("s", "of-still", "still").await);
     let mut left = vec![gone, still];

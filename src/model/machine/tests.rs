@@ -15,7 +15,14 @@ fn owner(name: &str) -> Owner {
 }
 
 fn nodes() -> Vec<Node> {
-    let node = |name: &str, state| Node { owner: owner(name), state, beat: 1, lease_ttl_ms: 6_000, exclusive: false };
+    let node = |name: &str, state| Node {
+        owner: owner(name),
+        state,
+        beat: 1,
+        lease_ttl_ms: 6_000,
+        exclusive: false,
+        connections: 0,
+    };
     vec![
         node("a", NodeState::Live),
         node("b", NodeState::Live),

@@ -10,7 +10,7 @@ use crate::{
 
 /// The state of a node as a renewal reads it; `None` if its row is gone.
 async fn state(world: &World, node: &Incarnation) -> Option<NodeState> {
-    let nodes = world.store.renew(&world.node.incarnation, ids::beat()).await.unwrap().nodes;
+    let nodes = world.store.renew(&world.node.incarnation, ids::beat(), 0).await.unwrap().nodes;
     nodes.into_iter().find(|row| row.owner.incarnation == *node).map(|row| row.state)
 }
 
@@ -19,12 +19,12 @@ pub(crate) async fn i2_a_node_never_goes_back(world: &World) {
     assert_eq!(state(world, &other).await, Some(NodeState::Live));
     assert!(world.store.drain_node(&other).await.unwrap());
     assert!(!world.store.drain_node(&other).await.unwrap(), "it drains already");
-    assert!(world.store.renew(&other, ids::beat()).await.unwrap().renewed, "a draining node still beats");
+    assert!(world.store.renew(&other, ids::beat(), 0).await.unwrap().renewed, "a draining node still beats");
     assert_eq!(state(world, &other).await, Some(NodeState::Draining));
     assert!(world.store.bury_node(&other, None).await.unwrap());
     assert!(!world.store.bury_node(&other, None).await.unwrap(), "it is dead already");
     assert!(!world.store.drain_node(&other).await.unwrap());
-    assert!(!world.store.renew(&other, ids::beat()).await.unwrap().renewed);
+    assert!(!world.store.renew(&other, ids::beat(), 0).await.unwrap().renewed);
     assert!(matches!(state(world, &other).await, Some(NodeState::Dead) | None));
     let straight = world.another("c").await;
     world.bury(&straight).await;
@@ -33,17 +33,17 @@ pub(crate) async fn i2_a_node_never_goes_back(world: &World) {
 
 pub(crate) async fn a_renewal_of_a_dead_or_missing_row_says_so(world: &World) {
     let own = &world.node.incarnation;
-    assert!(world.store.renew(own, ids::beat()).await.unwrap().renewed);
-    assert!(!world.store.renew(&Incarnation::mint(), ids::beat()).await.unwrap().renewed);
+    assert!(world.store.renew(own, ids::beat(), 0).await.unwrap().renewed);
+    assert!(!world.store.renew(&Incarnation::mint(), ids::beat(), 0).await.unwrap().renewed);
     world.bury(&world.node).await;
-    let renewal = world.store.renew(own, 7).await.unwrap();
+    let renewal = world.store.renew(own, 7, 0).await.unwrap();
     assert!(!renewal.renewed);
     assert!(renewal.nodes.iter().all(|node| node.beat != 7), "a dead row keeps its beat");
 }
 
 pub(crate) async fn a_tombstone_compares_the_beat(world: &World) {
     let other = world.another("b").await.incarnation;
-    assert!(world.store.renew(&other, 11).await.unwrap().renewed);
+    assert!(world.store.renew(&other, 11, 0).await.unwrap().renewed);
     assert!(!world.store.bury_node(&other, Some(10)).await.unwrap(), "it has moved since");
     assert_eq!(state(world, &other).await, Some(NodeState::Live));
     assert!(world.store.bury_node(&other, Some(11)).await.unwrap());
@@ -75,9 +75,9 @@ pub(crate) async fn a_renewal_reads_every_node_and_this_nodes_turns(world: &Worl
     let theirs = world.op_on("theirs", send("m"), Some(&other)).await.unwrap().started.remove(0);
     let intended = world.op_on("intended", send("m"), Some(&other)).await.unwrap().started.remove(0);
     world.op("intended", cancel(&intended.id)).await.unwrap();
-    let renewal = world.store.renew(own, 42).await.unwrap();
+    let renewal = world.store.renew(own, 42, 7).await.unwrap();
     let row = renewal.nodes.iter().find(|node| node.owner == world.node).unwrap();
-    assert_eq!((row.beat, row.lease_ttl_ms, row.state), (42, 6_000, NodeState::Live));
+    assert_eq!((row.beat, row.lease_ttl_ms, row.state, row.connections), (42, 6_000, NodeState::Live, 7));
     assert!(renewal.nodes.iter().any(|node| node.owner == other));
     let found: HashSet<_> =
         renewal.turns.iter().map(|turn| (turn.turn_id.as_str(), &*turn.session, turn.intent)).collect();
@@ -85,6 +85,9 @@ pub(crate) async fn a_renewal_reads_every_node_and_this_nodes_turns(world: &Worl
     assert!(renewal.turns.iter().all(|turn| turn.term == 1));
     assert!(!found.iter().any(|(id, ..)| *id == theirs.id));
     assert_eq!(world.running(&other).await, 2);
+    let (nodes, running) = world.store.at_work().await.unwrap();
+    assert_eq!(nodes.len(), renewal.nodes.len());
+    assert_eq!((running.get(own), running.get(&other.incarnation), running.len()), (Some(&1), Some(&2), 2));
 }
 
 pub(crate) async fn i20_what_needs_work_is_found(world: &World) {

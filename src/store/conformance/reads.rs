@@ -301,7 +301,7 @@ pub(crate) async fn a_new_history_changes_every_epoch(world: &World) {
         world.op(session, note("n", "x")).await.unwrap();
     }
     let epochs = async || (world.cut("a", None).await.epoch, world.cut("b", None).await.epoch);
-    let history = async || world.store.renew(&world.node.incarnation, 1).await.unwrap().history;
+    let history = async || world.store.renew(&world.node.incarnation, 1, 0).await.unwrap().history;
     let (before, old) = (epochs().await, history().await);
     assert_ne!(before.0, before.1, "each log has its own");
     let new = world.store.new_history().await.unwrap();

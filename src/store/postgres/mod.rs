@@ -26,7 +26,8 @@ use self::{
     read::Reader,
 };
 use super::{
-    Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store, Stretch,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store,
+    Stretch,
     read::{context, cut, history, stretch},
 };
 use crate::{
@@ -149,9 +150,11 @@ impl Store for Postgres {
         in_transaction!(self.small, begin, "registering the node", db => nodes::start(db, &node).await)
     }
 
-    async fn renew(&self, node: &Incarnation, beat: i64) -> Result<Renewal> {
+    async fn renew(&self, node: &Incarnation, beat: i64, connections: u64) -> Result<Renewal> {
         let begin = self.committer.begin;
-        in_transaction!(self.renewals, begin, "renewing the lease", db => nodes::renew(db, node, beat).await)
+        in_transaction!(self.renewals, begin, "renewing the lease", db => {
+            nodes::renew(db, node, beat, connections).await
+        })
     }
 
     async fn drain_node(&self, node: &Incarnation) -> Result<bool> {
@@ -174,6 +177,10 @@ impl Store for Postgres {
 
     async fn needs_work(&self, limit: usize) -> Result<Vec<Arc<str>>> {
         in_transaction!(self.readers, Begin::Read, "looking for sessions that need work", db => read::needs_work(db, limit).await)
+    }
+
+    async fn at_work(&self) -> Result<AtWork> {
+        in_transaction!(self.readers, Begin::Read, "reading the nodes", db => read::at_work(db).await)
     }
 
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>> {

@@ -64,16 +64,18 @@ async fn bury_predecessors(connection: &mut Db, node: &NewNode) -> Result<()> {
 }
 
 /// See [`super::Store::renew`].
-pub(super) async fn renew(connection: &mut Db, node: &Incarnation, beat: i64) -> Result<Renewal> {
+pub(super) async fn renew(connection: &mut Db, node: &Incarnation, beat: i64, connections: u64) -> Result<Renewal> {
     let doing = Error::in_postgres("renewing the lease");
-    let renewed = sqlx::query("UPDATE nodes SET beat = $2 WHERE incarnation = $1 AND state <> 'dead'")
-        .bind(&node.0)
-        .bind(beat)
-        .execute(&mut *connection)
-        .await
-        .map_err(&doing)?
-        .rows_affected()
-        == 1;
+    let renewed =
+        sqlx::query("UPDATE nodes SET beat = $2, connections = $3 WHERE incarnation = $1 AND state <> 'dead'")
+            .bind(&node.0)
+            .bind(beat)
+            .bind(signed(connections))
+            .execute(&mut *connection)
+            .await
+            .map_err(&doing)?
+            .rows_affected()
+            == 1;
     let nodes = Reader(connection).nodes().await?;
     let turns: Vec<RunningRow> = sqlx::query_as(
         "SELECT s.id AS session, t.id AS turn_id, t.owner, t.term, t.intent

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row, postgres::PgArguments, postgres::PgRow}
 
 use super::{
     super::{
-        Error, ListQuery, Record, Result,
+        AtWork, Error, ListQuery, Record, Result,
         read::{Snapshot, epoch_of},
         rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
     },
@@ -73,7 +73,7 @@ impl Snapshot for Reader<'_> {
     }
 
     async fn nodes(&mut self) -> Result<Vec<Node>> {
-        let sql = "SELECT incarnation, name, state, beat, lease_ttl_ms, exclusive FROM nodes ORDER BY incarnation";
+        let sql = "SELECT incarnation, name, state, beat, lease_ttl_ms, exclusive, connections FROM nodes ORDER BY incarnation";
         let found: Vec<NodeRow> =
             sqlx::query_as(sql).fetch_all(&mut *self.0).await.map_err(Error::in_postgres("reading the nodes"))?;
         found.into_iter().map(NodeRow::node).collect()
@@ -233,6 +233,15 @@ pub(super) async fn needs_work(connection: &mut Db, limit: usize) -> Result<Vec<
     .map_err(Error::in_postgres("looking for sessions that need work"))?;
     Ok(rows::ids(found))
 }
+
+/// See [`super::Store::at_work`].
+pub(super) async fn at_work(connection: &mut Db) -> Result<AtWork> {
+    let nodes = Reader(connection).nodes().await?;
+    let found = sqlx::query_as(RUNNING).fetch_all(connection).await;
+    Ok((nodes, rows::counts(found.map_err(Error::in_postgres("counting running turns"))?)))
+}
+
+const RUNNING: &str = "SELECT owner, count(*) FROM turns WHERE status = 'running' AND owner IS NOT NULL GROUP BY owner";
 
 /// See [`super::Store::heads`].
 pub(super) async fn heads(connection: &mut Db, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>> {

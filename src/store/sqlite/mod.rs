@@ -31,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{read::Reader, writer::Command};
 use super::{
-    Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store, Stretch,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store,
+    Stretch,
     read::{context, cut, history, stretch},
 };
 use crate::{
@@ -130,9 +131,9 @@ impl Store for Sqlite {
         self.ask(&self.urgent, |reply| Command::StartNode { node, reply }).await
     }
 
-    async fn renew(&self, node: &Incarnation, beat: i64) -> Result<Renewal> {
+    async fn renew(&self, node: &Incarnation, beat: i64, connections: u64) -> Result<Renewal> {
         let node = node.clone();
-        self.ask(&self.urgent, |reply| Command::Renew { node, beat, reply }).await
+        self.ask(&self.urgent, |reply| Command::Renew { node, beat, connections, reply }).await
     }
 
     async fn drain_node(&self, node: &Incarnation) -> Result<bool> {
@@ -151,6 +152,10 @@ impl Store for Sqlite {
 
     async fn needs_work(&self, limit: usize) -> Result<Vec<Arc<str>>> {
         read::needs_work(&self.readers, limit).await
+    }
+
+    async fn at_work(&self) -> Result<AtWork> {
+        read::at_work(&self.readers).await
     }
 
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::super::{
-    Error, ListQuery, Record, Result,
+    AtWork, Error, ListQuery, Record, Result,
     read::{Snapshot, epoch_of},
     rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
 };
@@ -54,7 +54,7 @@ impl Snapshot for Reader<'_> {
     }
 
     async fn nodes(&mut self) -> Result<Vec<Node>> {
-        let sql = "SELECT incarnation, name, state, beat, lease_ttl_ms, exclusive FROM nodes ORDER BY incarnation";
+        let sql = "SELECT incarnation, name, state, beat, lease_ttl_ms, exclusive, connections FROM nodes ORDER BY incarnation";
         let found: Vec<NodeRow> =
             sqlx::query_as(sql).fetch_all(&mut *self.0).await.map_err(Error::while_doing("reading the nodes"))?;
         found.into_iter().map(NodeRow::node).collect()
@@ -215,6 +215,16 @@ pub(super) async fn needs_work(readers: &SqlitePool, limit: usize) -> Result<Vec
     .map_err(Error::while_doing("looking for sessions that need work"))?;
     Ok(rows::ids(found))
 }
+
+/// See [`super::Store::at_work`].
+pub(super) async fn at_work(readers: &SqlitePool) -> Result<AtWork> {
+    let mut transaction = begin(readers).await?;
+    let nodes = Reader(&mut transaction).nodes().await?;
+    let found = sqlx::query_as(RUNNING).fetch_all(&mut *transaction).await;
+    Ok((nodes, rows::counts(found.map_err(Error::while_doing("counting running turns"))?)))
+}
+
+const RUNNING: &str = "SELECT owner, count(*) FROM turns WHERE status = 'running' AND owner IS NOT NULL GROUP BY owner";
 
 pub(super) async fn heads(readers: &SqlitePool, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>> {
     let mut transaction = begin(readers).await?;

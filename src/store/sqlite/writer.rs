@@ -41,7 +41,7 @@ pub(super) enum Command {
     /// See [`super::Store::start_node`].
     StartNode { node: NewNode, reply: oneshot::Sender<Result<()>> },
     /// See [`super::Store::renew`].
-    Renew { node: Incarnation, beat: i64, reply: oneshot::Sender<Result<Renewal>> },
+    Renew { node: Incarnation, beat: i64, connections: u64, reply: oneshot::Sender<Result<Renewal>> },
     /// See [`super::Store::drain_node`].
     Drain { node: Incarnation, reply: oneshot::Sender<Result<bool>> },
     /// See [`super::Store::bury_node`].
@@ -121,7 +121,9 @@ impl Writer {
         match command {
             Command::Commit { batch, reply } => drop(reply.send(self.commit(batch).await)),
             Command::StartNode { node, reply } => drop(reply.send(self.in_transaction(StartNode(node)).await)),
-            Command::Renew { node, beat, reply } => drop(reply.send(self.in_transaction(Renew(node, beat)).await)),
+            Command::Renew { node, beat, connections, reply } => {
+                drop(reply.send(self.in_transaction(Renew { node, beat, connections }).await));
+            }
             Command::Drain { node, reply } => drop(reply.send(self.in_transaction(Drain(node)).await)),
             Command::Bury { node, beat, reply } => drop(reply.send(self.in_transaction(Bury(node, beat)).await)),
             Command::Compact { ended_before, limit, reply } => {
@@ -267,27 +269,33 @@ impl Task for StartNode {
     }
 }
 
-struct Renew(Incarnation, i64);
+struct Renew {
+    node: Incarnation,
+    beat: i64,
+    connections: u64,
+}
 impl Task for Renew {
     type Answer = Renewal;
     const CHANGES_NODES: bool = true;
     async fn run(self, connection: &mut SqliteConnection) -> Result<Renewal> {
         let doing = Error::while_doing("renewing the lease");
-        let renewed = sqlx::query("UPDATE nodes SET beat = ? WHERE incarnation = ? AND state <> 'dead'")
-            .bind(self.1)
-            .bind(&self.0.0)
-            .execute(&mut *connection)
-            .await
-            .map_err(&doing)?
-            .rows_affected()
-            == 1;
+        let renewed =
+            sqlx::query("UPDATE nodes SET beat = ?, connections = ? WHERE incarnation = ? AND state <> 'dead'")
+                .bind(self.beat)
+                .bind(signed(self.connections))
+                .bind(&self.node.0)
+                .execute(&mut *connection)
+                .await
+                .map_err(&doing)?
+                .rows_affected()
+                == 1;
         let nodes = Reader(connection).nodes().await?;
         let turns: Vec<RunningRow> = sqlx::query_as(
             "SELECT s.id AS session, t.id AS turn_id, t.owner, t.term, t.intent
              FROM turns t JOIN sessions s ON s.key = t.session_key
              WHERE t.status = 'running' AND (t.owner = ? OR t.intent = 1)",
         )
-        .bind(&self.0.0)
+        .bind(&self.node.0)
         .fetch_all(&mut *connection)
         .await
         .map_err(&doing)?;

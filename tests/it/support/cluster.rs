@@ -19,8 +19,8 @@ use rejoin::{
     pubsub::{Bus, Kind, Options as BusOptions, PubSub, Published, Relay, Subscriber, Subscription},
     session::{self, Sessions, TurnObserver, topic_of},
     store::{
-        self, Committed, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Sqlite, Store, Stretch,
-        sqlite,
+        self, AtWork, Committed, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Sqlite, Store,
+        Stretch, sqlite,
     },
 };
 use tempfile::TempDir;
@@ -59,8 +59,8 @@ impl Store for SharedStore {
         self.store.start_node(NewNode { process_start: false, ..node }).await
     }
 
-    async fn renew(&self, node: &Incarnation, beat: i64) -> store::Result<Renewal> {
-        self.store.renew(node, beat).await
+    async fn renew(&self, node: &Incarnation, beat: i64, connections: u64) -> store::Result<Renewal> {
+        self.store.renew(node, beat, connections).await
     }
 
     async fn drain_node(&self, node: &Incarnation) -> store::Result<bool> {
@@ -82,6 +82,10 @@ impl Store for SharedStore {
 
     async fn needs_work(&self, limit: usize) -> store::Result<Vec<Arc<str>>> {
         self.store.needs_work(limit).await
+    }
+
+    async fn at_work(&self) -> store::Result<AtWork> {
+        self.store.at_work().await
     }
 
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> store::Result<Option<Cut>> {

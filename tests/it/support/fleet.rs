@@ -339,6 +339,15 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Asks a node for something that is no session's: status and answer.
+    pub(crate) async fn post_to(&self, node: usize, path: &str, body: Value) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.nodes[node])).header("content-type", "application/json");
+        let response = request.body(body.to_string()).send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
     /// Asks a node: status and answer, or `None` if it is not there.
     pub(crate) async fn try_post(&self, node: usize, path: &str, body: Value) -> Option<(u16, Value)> {
         // The same person each time: a send under an id is its author's.

@@ -36,6 +36,11 @@ impl Http {
         self.ask(Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
     }
 
+    /// Changes with JSON.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.ask(Method::PATCH, path, &[("content-type", "application/json")], body.to_string()).await
+    }
+
     /// Any request.
     pub(crate) async fn ask(
         &self,

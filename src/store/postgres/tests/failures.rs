@@ -121,7 +121,7 @@ async fn a_lost_answer_to_deltas_is_asked_for_again_at_once() {
 async fn o2_a_renewal_comes_back_by_itself_after_every_kind_of_failure() {
     let setting = Setting::new(false).await;
     let own = &setting.node.incarnation;
-    let renewed = async || setting.store.renew(own, ids::beat()).await.is_ok_and(|renewal| renewal.renewed);
+    let renewed = async || setting.store.renew(own, ids::beat(), 0).await.is_ok_and(|renewal| renewal.renewed);
     assert!(renewed().await);
     setting.proxy.cut();
     assert!(renewed().await, "what was cut while it was idle is connected anew");

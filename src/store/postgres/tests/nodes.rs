@@ -24,7 +24,7 @@ fn node(name: &str, exclusive: bool) -> NewNode {
 }
 
 async fn state(store: &Postgres, node: &NewNode) -> NodeState {
-    let renewal = store.renew(&Incarnation::mint(), 0).await.unwrap();
+    let renewal = store.renew(&Incarnation::mint(), 0, 0).await.unwrap();
     let row = renewal.nodes.into_iter().find(|row| row.owner == node.owner);
     row.map_or(NodeState::Dead, |row| row.state)
 }
@@ -38,7 +38,7 @@ async fn i5_a_renewal_passes_a_start_and_a_tombstone_waits_for_it() {
     // What a transaction holds that starts a turn.
     other.run(&format!("BEGIN; SELECT 1 FROM nodes WHERE incarnation = '{incarnation}' FOR KEY SHARE")).await;
     for _ in 0..3 {
-        assert!(store.renew(incarnation, ids::beat()).await.unwrap().renewed, "it waits for nobody");
+        assert!(store.renew(incarnation, ids::beat(), 0).await.unwrap().renewed, "it waits for nobody");
     }
     let seen = Instant::now();
     let release = async {

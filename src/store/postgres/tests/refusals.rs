@@ -75,7 +75,7 @@ async fn a_role_that_may_not_write_is_told_what_it_lacks() {
     says(&text, &["\"guest_b\" may not", "grant it"]);
     run(&mut admin, "GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guest_b").await;
     let store = Postgres::open(&server.url("guest_b", &database), &Options::default()).await.unwrap();
-    store.renew(&Incarnation::mint(), 1).await.unwrap();
+    store.renew(&Incarnation::mint(), 1, 0).await.unwrap();
     run(&mut admin, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").await;
     says(&refusal(&server.url("guest_b", &database), &Options::default()).await, &["EXECUTE pg_control_system()"]);
 }
@@ -119,7 +119,7 @@ async fn a_standby_is_refused_and_its_promotion_is_another_history() {
     let promoted: bool = sqlx::query_scalar("SELECT pg_promote()").fetch_one(&mut admin).await.unwrap();
     assert!(promoted);
     let store = Postgres::open(&url, &Options::default()).await.unwrap();
-    let history = store.renew(&Incarnation::mint(), 1).await.unwrap().history;
+    let history = store.renew(&Incarnation::mint(), 1, 0).await.unwrap().history;
     let parts: Vec<&str> = history.split('-').collect();
     assert_eq!(parts[1..], ["00000002", "1"], "the timeline after the promotion: {history}");
     assert!(parts[0].parse::<u64>().is_ok(), "the cluster's own number: {history}");

@@ -1,0 +1,2 @@
+-- How many clients a node says that it has: told with its renewals, so that every node knows it of every other.
+ALTER TABLE nodes ADD COLUMN connections bigint NOT NULL DEFAULT 0;

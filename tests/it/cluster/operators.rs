@@ -1,0 +1,103 @@
+//! What operators ask of a cluster is answered by every node alike.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{
+    client::SessionClient,
+    fleet::{Fleet, Plan},
+    ws::{TestClient, within},
+};
+
+/// What a node says of the node of this name: the newest life of it.
+async fn seen(cluster: &Fleet, by: usize, name: &str) -> Value {
+    let (status, list) = cluster.get(by, "/api/nodes").await;
+    assert_eq!(status, 200, "{list}");
+    let nodes = list["nodes"].as_array().unwrap();
+    nodes.iter().find(|node| node["name"] == name).unwrap_or_else(|| panic!("{name} is not in {list}")).clone()
+}
+
+async fn until(what: &str, cluster: &Fleet, by: usize, name: &str, ready: impl Fn(&Value) -> bool) -> Value {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        let node = seen(cluster, by, name).await;
+        if ready(&node) {
+            return node;
+        }
+        assert!(Instant::now() < limit, "{what}: {node}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_tells_of_every_node_also_without_a_bus() {
+    let mut cluster = Fleet::start(Plan::patient(3)).await;
+    for node in 0..3 {
+        cluster.lose_bus(node, true);
+    }
+    let mut clients = Vec::new();
+    for user in ["ada", "ben"] {
+        clients.push(TestClient::connect(cluster.ws(0, user)).await);
+    }
+    let _turn = cluster.turn(0, "s", 500).await;
+    for by in 0..3 {
+        let busy = |node: &Value| (&node["connections"], &node["running_turns"]) == (&json!(2), &json!(1));
+        let node = until("what n0 has to do", &cluster, by, "n0", busy).await;
+        assert_eq!(node["state"], "live");
+        assert!(node["seen_ms_ago"].as_u64().unwrap() < 5_000, "{node}");
+        assert_eq!(seen(&cluster, by, "n2").await["connections"], 0);
+    }
+    cluster.signal(0, "STOP").await;
+    let still = until("n0 to stand still", &cluster, 1, "n0", |node| node["seen_ms_ago"].as_u64() > Some(700)).await;
+    assert!(still["state"] == "live" || still["state"] == "dead", "{still}");
+    cluster.kill(0).await;
+    let dead = |node: &Value| node["state"] == "dead" && node["running_turns"] == 0;
+    let node = until("n0 to be dead", &cluster, 2, "n0", dead).await;
+    assert_eq!(node["connections"], 0);
+    assert!(node["seen_ms_ago"].as_u64() > Some(700), "{node}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broadcast_over_http_reaches_all_nodes() {
+    let cluster = Fleet::start(Plan::patient(3)).await;
+    let topics = ["room:lobby", "session:s"];
+    let mut clients = Vec::new();
+    for (node, user) in ["ada", "ben", "eve"].into_iter().enumerate() {
+        let mut client = TestClient::connect(cluster.ws(node, user)).await;
+        client.join("room:lobby", json!({})).await;
+        clients.push(("room:lobby", client));
+        clients.push(("session:s", SessionClient::join(&cluster.ws(node, user), "s").await.raw));
+    }
+    // A node hears of a topic that it has just joined within a moment: presence of the others says that it does.
+    within("everybody to see everybody", async {
+        for (by, topic) in (0..3).flat_map(|by| topics.map(|topic| (by, topic))) {
+            let (mut all, path) = (false, format!("/api/presence/{topic}"));
+            while !all {
+                let (_, answer) = cluster.get(by, &path).await;
+                all = answer["presence"].as_object().is_some_and(|keys| keys.len() == 3);
+            }
+        }
+    })
+    .await;
+    for topic in topics {
+        let body = json!({ "topic": topic, "event": "news", "payload": { "n": 1 } });
+        let answer = cluster.caller().post_to(1, "/api/broadcast", body).await;
+        assert_eq!(answer, (200, json!({})));
+    }
+    for (topic, client) in &mut clients {
+        let event = if *topic == "room:lobby" { "news" } else { "broadcast" };
+        let payload = within("the broadcast", async {
+            loop {
+                let frame = client.next().await;
+                if frame[3] == event {
+                    return frame[4].clone();
+                }
+            }
+        })
+        .await;
+        let payload = if event == "broadcast" { &payload["payload"] } else { &payload };
+        assert_eq!(*payload, json!({ "n": 1 }));
+    }
+}
