@@ -69,6 +69,7 @@ const SPREAD_PER_THOUSAND: Duration = Duration::from_secs(1);
 /// Whatever keeps it from starting.
 pub async fn run(config: Config) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals().map_err(Error::Signals)?;
+    transport::raise_file_limit();
     let server = tokio::select! {
         server = Box::pin(Server::start(config)) => server?,
         // Asked to end before it was ready: there is nothing to drain.
@@ -233,7 +234,7 @@ impl Server {
             Api::new(sessions.clone(), host.clone(), presence, guard).routes(config.max_message_bytes + BODY_BESIDE),
         );
         let token = CancellationToken::new();
-        let serving = tokio::spawn(transport::serve(listener, routes, token.clone()));
+        let serving = tokio::spawn(transport::serve(listener, routes, transport.lobby().clone(), token.clone()));
         let drain_timeout = config.drain_timeout;
         Ok(Self {
             address,
@@ -334,12 +335,18 @@ fn channel_options(config: &Config) -> channel::Options {
     channel::Options {
         max_queue_bytes: config.max_queue_bytes,
         max_topics: config.max_topics,
+        rate_limit: config.rate_limit,
+        join_limit: config.join_limit,
         ..channel::Options::default()
     }
 }
 
 fn transport_options(config: &Config, origins: Origins) -> transport::Options {
     transport::Options {
+        max_connections: config.max_connections,
+        max_streams: transport::max_streams(config.database_pool),
+        max_handshakes: config.max_handshakes,
+        open_rate: config.rate_limit,
         max_frame_bytes: config.max_frame_bytes,
         idle_timeout: config.idle_timeout,
         origins,

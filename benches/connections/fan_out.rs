@@ -86,7 +86,9 @@ pub(crate) async fn measure(count: usize, seconds: u64) {
         counted: "said".to_owned(),
         plain: Some(plain.local_addr().unwrap()),
     };
-    let server = tokio::spawn(transport::serve(listener, routes(), shutdown.clone()));
+    let state = state();
+    let (routes, lobby) = (transport::routes(state.clone()), state.lobby().clone());
+    let server = tokio::spawn(transport::serve(listener, routes, lobby, shutdown.clone()));
     let mut clients = Clients::begin(&load);
     let mut sockets = tokio::task::spawn_blocking(move || accept(&plain, count)).await.unwrap();
     clients.joined().await;
@@ -116,7 +118,7 @@ fn print(count: usize, burst: u64, channel: f64, floor: f64, frames: u64) {
     );
 }
 
-fn routes() -> axum::Router {
+fn state() -> transport::State {
     let router = Router::new().route("shout:*", || Box::new(Shouting));
     let host = Host::new(router, PubSub::new(), Options::default());
     let connect: transport::Connect = Arc::new(|client| {
@@ -124,7 +126,7 @@ fn routes() -> axum::Router {
     });
     // The clients send no heartbeats.
     let options = transport::Options { idle_timeout: Duration::from_secs(3_600), ..transport::Options::default() };
-    transport::routes(transport::State::new(host, connect, options))
+    transport::State::new(host, connect, options)
 }
 
 /// One second of broadcasts through the channel; adds the processor time until everybody has them.

@@ -4,6 +4,7 @@
 
 use std::{
     future::Future,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,6 +28,11 @@ pub struct Options {
     pub max_inbox: usize,
     /// How many topics one connection may join.
     pub max_topics: usize,
+    /// How many messages a client may send in a second, and twice as many at once; more are answered `rate_limited`,
+    /// and a client that goes on regardless is closed. None: any number.
+    pub rate_limit: Option<NonZeroU32>,
+    /// How many of them may be joins, but for as many at once as it may join topics. None: any number.
+    pub join_limit: Option<NonZeroU32>,
     /// How long a join or a push may take, counted from when it was received.
     pub answer_within: Duration,
     /// How long a channel may take to say goodbye.
@@ -42,6 +48,8 @@ impl Default for Options {
             max_inbox_bytes: 1024 * 1024,
             max_inbox: 256,
             max_topics: 100,
+            rate_limit: NonZeroU32::new(100),
+            join_limit: NonZeroU32::new(20),
             answer_within: Duration::from_secs(8),
             terminate_within: Duration::from_secs(5),
             replay_pause: Duration::from_millis(500),
@@ -70,6 +78,8 @@ struct Tally {
     deliveries: AtomicU64,
     slow_consumers: AtomicU64,
     pages: AtomicU64,
+    rate_limited: AtomicU64,
+    too_fast: AtomicU64,
 }
 
 /// What has happened so far on a node.
@@ -83,6 +93,10 @@ pub struct Counts {
     pub slow_consumers: u64,
     /// Pages of a log that were sent to those who were behind.
     pub pages: u64,
+    /// Messages that were refused because they came too soon after others.
+    pub rate_limited: u64,
+    /// Connections that were closed because they went on regardless.
+    pub too_fast: u64,
 }
 
 impl Host {
@@ -111,6 +125,8 @@ impl Host {
             deliveries: tally.deliveries.load(Ordering::Relaxed),
             slow_consumers: tally.slow_consumers.load(Ordering::Relaxed),
             pages: tally.pages.load(Ordering::Relaxed),
+            rate_limited: tally.rate_limited.load(Ordering::Relaxed),
+            too_fast: tally.too_fast.load(Ordering::Relaxed),
         }
     }
 
@@ -119,6 +135,16 @@ impl Host {
     pub async fn finished(&self, limit: Duration) -> bool {
         self.inner.tasks.close();
         tokio::time::timeout(limit, self.inner.tasks.wait()).await.is_ok()
+    }
+
+    /// A message was refused because it came too soon.
+    pub fn count_rate_limited(&self) {
+        self.inner.tally.rate_limited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was closed because its client sent too fast.
+    pub fn count_too_fast(&self) {
+        self.inner.tally.too_fast.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether anybody serves `topic`.

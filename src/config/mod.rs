@@ -9,7 +9,7 @@ mod options;
 mod sources;
 mod values;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 pub use self::{
     options::{Flags, OPTIONS, Opt, args},
@@ -100,6 +100,14 @@ pub struct Config {
     pub max_topics: usize,
     /// Bytes that may wait for one slow reader.
     pub max_queue_bytes: usize,
+    /// Requests of one connection in a second, and writes of one user over HTTP; none for any number.
+    pub rate_limit: Option<NonZeroU32>,
+    /// Joins among the requests of one connection; none for any number.
+    pub join_limit: Option<NonZeroU32>,
+    /// Clients that are connected at once; none for any number.
+    pub max_connections: Option<usize>,
+    /// Connections of one address that have not asked for anything yet.
+    pub max_handshakes: usize,
     /// What is logged.
     pub log_level: String,
     /// How it is logged.
@@ -215,6 +223,10 @@ impl Reader<'_> {
             max_frame_bytes: self.get("max-frame-bytes", bytes(1 << 10, 64 << 20))?,
             max_topics: self.get("max-topics", count(1, 100_000))?,
             max_queue_bytes: self.get("max-queue-bytes", bytes(64 << 10, 1 << 30))?,
+            rate_limit: self.get("rate-limit", values::rate)?,
+            join_limit: self.get("join-limit", values::rate)?,
+            max_connections: self.get_optional("max-connections", count(1, 100_000_000))?,
+            max_handshakes: self.get("max-handshakes", count(1, 1_000_000))?,
             log_level: self.get("log-level", values::log_filter)?,
             log_format: self
                 .get("log-format", choice(&[("text", telemetry::Format::Text), ("json", telemetry::Format::Json)]))?,

@@ -78,6 +78,10 @@ pub const OPTIONS: &[Opt] = &[
     opt("max-frame-bytes", "256KiB", "BYTES", "Length of a frame from a client"),
     opt("max-topics", "100", "COUNT", "Topics that one connection may join"),
     opt("max-queue-bytes", "1MiB", "BYTES", "What may wait for one slow reader"),
+    opt("rate-limit", "100", "COUNT", "Requests of one connection in a second; 0 for no limit"),
+    opt("join-limit", "20", "COUNT", "Joins among them; 0 for no limit"),
+    optional("max-connections", "COUNT", "Clients that are connected at once [default: no limit]"),
+    opt("max-handshakes", "1000", "COUNT", "Connections of one address that have not asked for anything yet"),
     opt("log-level", "info", "FILTER", "What is logged: a level, or a list of TARGET=LEVEL"),
     opt("log-format", "text", "FORMAT", "How it is logged: text or json"),
 ];

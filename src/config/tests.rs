@@ -43,6 +43,8 @@ fn nothing_given_is_the_defaults() {
     assert_eq!((config.max_message_bytes, config.max_frame_bytes), (1_048_576, 262_144));
     assert_eq!((config.agent.as_str(), config.node_name.as_str()), ("echo", "box-1"));
     assert_eq!(config.agents["echo"], Spec::Echo { delay: Duration::from_millis(30) });
+    assert_eq!((config.rate_limit, config.join_limit), (NonZeroU32::new(100), NonZeroU32::new(20)));
+    assert_eq!((config.max_connections, config.max_handshakes), (None, 1_000));
     assert!(config.migrate && config.allowed_origins.is_none() && loaded.warnings.is_empty());
     assert_eq!(loaded.effective.len(), OPTIONS.len());
 }
@@ -101,6 +103,10 @@ fn every_option_can_be_given_in_each_way() {
         ("max-frame-bytes", "1MiB"),
         ("max-topics", "1"),
         ("max-queue-bytes", "2MiB"),
+        ("rate-limit", "50"),
+        ("join-limit", "0"),
+        ("max-connections", "5000"),
+        ("max-handshakes", "10"),
         ("log-level", "info,rejoin=debug"),
         ("log-format", "json"),
     ];

@@ -2,7 +2,7 @@
 //!
 //! Pure. Each function gives the value, or what it accepts as words that finish the sentence "not accepted: …".
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use super::Database;
 use crate::{
@@ -47,6 +47,12 @@ pub(super) fn count(least: usize, most: usize) -> impl Fn(&str) -> Parsed<usize>
         let value = text.parse::<usize>().ok().filter(|value| (least..=most).contains(value));
         value.ok_or_else(|| format!("give a whole number from {least} to {most}"))
     }
+}
+
+/// How often in a second; none for 0, which is no limit.
+pub(super) fn rate(text: &str) -> Parsed<Option<NonZeroU32>> {
+    let value = text.parse::<u32>().ok().filter(|value| *value <= 1_000_000);
+    value.map(NonZeroU32::new).ok_or_else(|| "give a whole number from 1 to 1000000, or 0 for no limit".to_owned())
 }
 
 /// Bytes from `least` to `most`: a plain number, or one with `KiB`, `MiB` or `GiB`.
@@ -244,6 +250,14 @@ mod tests {
         }
         for bad in ["", "0", "1KB", "-1", "1.5MiB", "99999999999999999999", "2GiB", "18446744073709551615KiB"] {
             assert!(bytes(1, 1 << 30)(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rate_of_nothing_is_no_limit() {
+        assert_eq!((rate("0"), rate("100")), (Ok(None), Ok(NonZeroU32::new(100))));
+        for bad in ["", "-1", "1.5", "1000001", "10/s"] {
+            assert!(rate(bad).unwrap_err().starts_with("give a whole number"), "{bad}");
         }
     }
 

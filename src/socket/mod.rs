@@ -2,10 +2,14 @@
 //!
 //! Knows no transport: messages are handed in as they arrive, and everything that goes out is in the outbox. Nothing
 //! here waits, so a heartbeat is answered whatever the channels are doing. The invariant: a topic is joined at most
-//! once per connection, and a frame meant for an earlier join of it is dropped.
+//! once per connection, a frame meant for an earlier join of it is dropped, and a client that sends faster than it may
+//! is refused, but for what it needs to stay and to go.
+
+mod pace;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::pace::{Pace, Verdict};
 use crate::{
     auth::Identity,
     channel::{Cell, Connection, ConnectionId, Host, Outbox, Refused},
@@ -19,6 +23,7 @@ use crate::{
 pub struct Socket {
     host: Host,
     connection: Arc<Connection>,
+    pace: Pace,
     cells: Mutex<Vec<Arc<Cell>>>,
 }
 
@@ -28,7 +33,8 @@ impl Socket {
         let options = host.options();
         let outbox = Outbox::new(options.max_queue_bytes);
         let connection = Connection::new(serializer, outbox, identity, options.max_inbox_bytes);
-        Self { host: host.clone(), connection: Arc::new(connection), cells: Mutex::default() }
+        let pace = Pace::new(options);
+        Self { host: host.clone(), connection: Arc::new(connection), pace, cells: Mutex::default() }
     }
 
     /// Names the connection on this node.
@@ -46,14 +52,24 @@ impl Socket {
         self.connection.identity()
     }
 
-    /// Handles a text message. One that is no frame closes the connection; one that asks for too much is refused.
+    /// Handles a text message. One that is no frame closes the connection; one that asks for too much, or comes too
+    /// soon after others, is refused.
     pub fn text(&self, text: &str) {
-        self.frame(self.connection.serializer().decode_text(text));
+        if let Some(too_soon) = self.count() {
+            self.frame(self.connection.serializer().decode_text(text), too_soon);
+        }
     }
 
     /// Handles a binary message, as [`Socket::text`].
     pub fn binary(&self, bytes: &[u8]) {
-        self.frame(self.connection.serializer().decode_binary(bytes));
+        if let Some(too_soon) = self.count() {
+            self.frame(self.connection.serializer().decode_binary(bytes), too_soon);
+        }
+    }
+
+    /// Takes note of a message that says nothing. It counts as others do.
+    pub fn sign_of_life(&self) {
+        self.count();
     }
 
     /// The names of the topics that are joined, or about to be.
@@ -76,9 +92,26 @@ impl Socket {
         self.cells().iter().filter(|cell| !cell.has_ended()).map(each).collect()
     }
 
-    fn frame(&self, frame: Result<Frame, Error>) {
+    /// Counts a message: whether it comes too soon. `None` if the client is closed for it.
+    fn count(&self) -> Option<bool> {
+        let verdict = self.pace.frame();
+        if verdict == Verdict::Close {
+            self.too_fast();
+            return None;
+        }
+        Some(verdict == Verdict::Refuse)
+    }
+
+    fn too_fast(&self) {
+        if !self.outbox().is_closed() {
+            self.host.count_too_fast();
+            self.outbox().close(close::POLICY, "too many requests: send more slowly");
+        }
+    }
+
+    fn frame(&self, frame: Result<Frame, Error>, too_soon: bool) {
         match frame {
-            Ok(frame) => self.route(frame),
+            Ok(frame) => self.route(frame, too_soon),
             Err(Error::Refused(refused)) => self.refuse(&refused),
             Err(error) => {
                 tracing::debug!(connection = %self.id(), %error, "a message is no frame");
@@ -97,17 +130,29 @@ impl Socket {
         self.reply(&refused.join_ref, &refused.reference, &refused.topic, &refused.reply());
     }
 
-    fn route(&self, frame: Frame) {
+    fn route(&self, frame: Frame, too_soon: bool) {
         let Frame { join_ref, reference, topic, event, payload } = frame;
         match (topic.as_name(), event.as_str()) {
             (Some(CONNECTION_TOPIC), event::HEARTBEAT) => {
                 self.reply(&Ref::NULL, &reference, &topic, &Reply::ok(Payload::empty()));
             }
-            (Some(name), event::PHX_JOIN) => self.join(name, &topic, join_ref, reference, payload),
+            // A leave that is refused would leave the client and this server of two minds.
             (Some(name), event::PHX_LEAVE) => self.leave(name, &topic, &join_ref, &reference),
+            _ if too_soon => self.limit(&join_ref, &reference, &topic),
+            (Some(name), event::PHX_JOIN) => match self.pace.join() {
+                Verdict::Take => self.join(name, &topic, join_ref, reference, payload),
+                Verdict::Refuse => self.limit(&join_ref, &reference, &topic),
+                Verdict::Close => self.too_fast(),
+            },
             (Some(name), _) => self.push(name, &topic, &join_ref, reference, event, payload),
             (None, _) => self.reply(&Ref::NULL, &reference, &topic, &Reply::unmatched_topic()),
         }
+    }
+
+    fn limit(&self, join_ref: &Ref, reference: &Ref, topic: &Topic) {
+        self.host.count_rate_limited();
+        let refusal = Reply::refuse(reason::RATE_LIMITED, "too many requests: wait a moment, and repeat this one");
+        self.reply(join_ref, reference, topic, &refusal);
     }
 
     fn join(&self, name: &str, topic: &Topic, join_ref: Ref, reference: Ref, params: Payload) {

@@ -1,13 +1,13 @@
 //! All connections of this server, whatever moves their bytes.
 //!
-//! Knows no channel. Its invariant: a connection is counted from before it is accepted until its task has ended, and
-//! once a drain has begun none is accepted.
+//! Knows no channel. Its invariant: a connection is counted from before it is accepted until its task has ended, there
+//! are never more than may be, and once a drain has begun none is accepted.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,11 @@ use crate::{
 /// How long the connections that are told to close may take to do so.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// Seconds after which a client may try a server that is about to stop again.
+const RETRY_WHEN_DRAINING: &str = "1";
+/// The same for one that holds as many connections as it may.
+pub(super) const RETRY_WHEN_FULL: &str = "5";
+
 /// The connections of a server. Clones share them.
 #[derive(Clone, Default)]
 pub struct Connections {
@@ -34,10 +39,43 @@ pub struct Connections {
 #[derive(Default)]
 struct Inner {
     sockets: Mutex<HashMap<ConnectionId, Arc<Socket>>>,
+    /// How many there may be at once; none for any number.
+    max: Option<usize>,
     draining: AtomicBool,
+    /// How many were refused, by why.
+    refused_draining: AtomicU64,
+    refused_full: AtomicU64,
     /// Rung when a connection has gone.
     gone: Notify,
     tasks: TaskTracker,
+}
+
+/// Why there is no room for another connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// The server is about to stop.
+    Draining,
+    /// There are as many as there may be.
+    Full,
+}
+
+impl NoRoom {
+    /// How many seconds to wait before the next try.
+    pub(super) fn retry_after(self) -> &'static str {
+        match self {
+            Self::Draining => RETRY_WHEN_DRAINING,
+            Self::Full => RETRY_WHEN_FULL,
+        }
+    }
+}
+
+/// How many connections were refused so far for want of room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedCounts {
+    /// While the server was about to stop.
+    pub draining: u64,
+    /// While there were as many as there may be.
+    pub full: u64,
 }
 
 /// How a drain went.
@@ -56,9 +94,9 @@ pub(super) struct Place {
 }
 
 impl Connections {
-    /// None yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// None yet, and at most `max` at once; any number without it.
+    pub fn new(max: Option<usize>) -> Self {
+        Self { inner: Arc::new(Inner { max, ..Inner::default() }) }
     }
 
     /// How many there are.
@@ -69,6 +107,12 @@ impl Connections {
     /// Whether no more are accepted.
     pub fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// How many were refused.
+    pub fn refused(&self) -> RefusedCounts {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        RefusedCounts { draining: count(&self.inner.refused_draining), full: count(&self.inner.refused_full) }
     }
 
     /// Accepts no more: new ones are answered 503.
@@ -128,9 +172,21 @@ impl Connections {
         &self.inner.tasks
     }
 
-    pub(super) fn enter(&self, socket: &Arc<Socket>) -> Place {
-        self.inner.sockets().insert(socket.id(), Arc::clone(socket));
-        Place { inner: Arc::clone(&self.inner), id: socket.id() }
+    /// Whether there is room for one more, which is not yet taken: to be asked before a refusal costs anything.
+    pub(super) fn check_room(&self) -> Result<(), NoRoom> {
+        self.inner.room(self.count()).inspect_err(|why| self.inner.count_refused(*why))
+    }
+
+    /// Takes a place. Whoever comes while a drain begins may still get one: the drain finds it.
+    pub(super) fn enter(&self, socket: &Arc<Socket>) -> Result<Place, NoRoom> {
+        let mut sockets = self.inner.sockets();
+        if let Err(why @ NoRoom::Full) = self.inner.room(sockets.len()) {
+            drop(sockets);
+            self.inner.count_refused(why);
+            return Err(why);
+        }
+        sockets.insert(socket.id(), Arc::clone(socket));
+        Ok(Place { inner: Arc::clone(&self.inner), id: socket.id() })
     }
 }
 
@@ -142,6 +198,21 @@ fn come_back(index: usize, of: usize) -> u64 {
 }
 
 impl Inner {
+    fn room(&self, count: usize) -> Result<(), NoRoom> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(NoRoom::Draining);
+        }
+        if self.max.is_some_and(|max| count >= max) { Err(NoRoom::Full) } else { Ok(()) }
+    }
+
+    fn count_refused(&self, why: NoRoom) {
+        let count = match why {
+            NoRoom::Draining => &self.refused_draining,
+            NoRoom::Full => &self.refused_full,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn sockets(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Socket>>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }

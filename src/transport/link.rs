@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             // A close is echoed by the codec, and the stream ends with the next read.
             Some(Ok(Message::Close(_))) => self.leaving = true,
             // Pings are answered by the codec.
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => self.socket.sign_of_life(),
             Some(Err(error)) => return Some(refusal(&error)),
             None => return Some(End::Gone),
         }

@@ -17,22 +17,24 @@ use tokio::{
 };
 
 /// A stream whose writes fail once nothing was taken for a while.
-pub(super) struct Patient<S> {
+pub(super) struct Patient<S, G> {
     stream: S,
     limit: Duration,
     /// Runs while a write waits.
     due: Option<Pin<Box<Sleep>>>,
+    /// Dropped after the stream.
+    guard: G,
 }
 
-impl<S> Patient<S> {
-    /// The stream, whose writes wait for at most `limit`.
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, due: None }
+impl<S, G> Patient<S, G> {
+    /// The stream, whose writes wait for at most `limit`. `guard` is kept as long as the stream.
+    pub(super) fn new(stream: S, limit: Duration, guard: G) -> Self {
+        Self { stream, limit, due: None, guard }
     }
 
-    /// The bare stream.
-    pub(super) fn into_inner(self) -> S {
-        self.stream
+    /// The bare stream, and what was to be kept with it.
+    pub(super) fn into_parts(self) -> (S, G) {
+        (self.stream, self.guard)
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -46,13 +48,13 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin, G: Unpin> AsyncRead for Patient<S, G> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin, G: Unpin> AsyncWrite for Patient<S, G> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)
@@ -90,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_reads_is_waited_for() {
         let (near, mut far) = tokio::io::duplex(16);
-        let mut stream = Patient::new(near, Duration::from_secs(60));
+        let mut stream = Patient::new(near, Duration::from_secs(60), ());
         let mut read = [0; 80];
         let (written, taken) = tokio::join!(stream.write_all(&[7; 80]), far.read_exact(&mut read));
         written.unwrap();
@@ -101,7 +103,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_reads_nothing_is_given_up() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut stream = Patient::new(near, Duration::from_millis(20));
+        let mut stream = Patient::new(near, Duration::from_millis(20), ());
         let written = tokio::time::timeout(Duration::from_secs(20), stream.write_all(&[7; 80])).await;
         assert_eq!(written.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }

@@ -3,9 +3,14 @@
 //! Knows no path. Its invariant: every connection's task is waited for, each for a bounded time, and a client that
 //! sends half a request, or does not read its answer, is not waited for long.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    http::{StatusCode, header::RETRY_AFTER},
+};
 use hyper::{
     Request,
     body::Incoming,
@@ -16,25 +21,33 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::patient::Patient;
+use super::{Lobby, body::Paced, connections::RETRY_WHEN_FULL, lobby::{Guest, Patience}, patient::Patient};
 
-/// How long the head of a request may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The head of a request, in bytes: its line, with the URL, and its headers. More is answered 431.
+const MAX_HEAD: usize = 32 * 1024;
+/// What is read of a request, or held of an answer, at once.
+const MAX_BUFFER: usize = 64 * 1024;
 /// How long a client may read nothing of an answer.
 const STALLED: Duration = Duration::from_secs(30);
 /// How long requests that are being answered may take once the server shuts down.
 const FINISH: Duration = Duration::from_secs(5);
 /// The pause after the system has no file descriptors left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How long nothing is said of that again.
+const SAID: Duration = Duration::from_secs(10);
 
 /// Serves `router` on `listener` until `shutdown`; then accepts no more, lets the requests that are being answered
 /// finish for five seconds at most, and returns. WebSockets that were accepted are not waited for here: they belong
-/// to [`super::Connections`].
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let tasks = TaskTracker::new();
+/// to [`super::Connections`]. `lobby` is that of the [`super::State`] whose routes are served.
+pub async fn serve(listener: TcpListener, router: Router, lobby: Lobby, shutdown: CancellationToken) {
+    let (tasks, turned_away) = (TaskTracker::new(), Router::new().fallback(no_room));
+    let mut said = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -43,10 +56,12 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (router, shutdown) = (router.clone(), shutdown.clone());
-                tasks.spawn(answer(stream, peer, router, shutdown));
+                let Some(guest) = lobby.enter(peer.ip()) else { continue };
+                let router = if guest.has_room() { &router } else { &turned_away };
+                let visit = Visit { peer, guest: Arc::new(guest), patience: lobby.patience() };
+                tasks.spawn(answer(stream, visit, router.clone(), shutdown.clone()));
             }
-            Err(error) => pause(&error, &shutdown).await,
+            Err(error) => pause(&error, &mut said, &shutdown).await,
         }
     }
     drop(listener);
@@ -57,36 +72,59 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 }
 
 /// A client that is gone already concerns nobody else; anything else may last.
-async fn pause(error: &io::Error, shutdown: &CancellationToken) {
+async fn pause(error: &io::Error, said: &mut Option<Instant>, shutdown: &CancellationToken) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
         return;
     }
-    tracing::error!(%error, "no connection can be accepted: raise the limit of open files?");
+    if said.is_none_or(|said: Instant| said.elapsed() >= SAID) {
+        tracing::error!(%error, "no connection can be accepted: raise the limit of open files?");
+        *said = Some(Instant::now());
+    }
     tokio::select! {
         () = tokio::time::sleep(EXHAUSTED) => {}
         () = shutdown.cancelled() => {}
     }
 }
 
-async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
+/// The answer to whatever is asked on a stream for which there is no room.
+async fn no_room() -> (StatusCode, [(axum::http::HeaderName, &'static str); 1]) {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_WHEN_FULL)])
+}
+
+/// What is known of a stream.
+struct Visit {
+    peer: SocketAddr,
+    guest: Arc<Guest>,
+    patience: Patience,
+}
+
+async fn answer(stream: TcpStream, visit: Visit, router: Router, shutdown: CancellationToken) {
     // Small frames must not wait for more; without it they only come later.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let Visit { peer, guest, patience } = visit;
+    let (router, asks) = (TowerToHyperService::new(router), Arc::clone(&guest));
+    let service = service_fn(move |request: Request<Incoming>| {
+        asks.admit();
+        let mut request = request.map(|body| Body::new(Paced::new(body, patience.body_grace)));
         request.extensions_mut().insert(ConnectInfo(peer));
         router.call(request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(Patient::new(stream, STALLED)), service)
+        // The head of the first request has less time than that: see `Lobby`.
+        .header_read_timeout(patience.keep_alive)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
+        .keep_alive(guest.has_room())
+        .serve_connection(TokioIo::new(Patient::new(stream, STALLED, Arc::clone(&guest))), service)
         .with_upgrades();
     tokio::pin!(served);
     let done = tokio::select! {
         done = served.as_mut() => done,
+        () = guest.expelled() => Ok(()),
         () = shutdown.cancelled() => {
             served.as_mut().graceful_shutdown();
             tokio::select! {

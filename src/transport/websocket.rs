@@ -1,7 +1,7 @@
 //! The request that becomes a WebSocket.
 //!
 //! Knows HTTP and nothing of frames. The order of the checks is part of the protocol: method, room, origin,
-//! sub-protocol, version, identity, and last whether this is an upgrade at all. Its invariant: whoever is refused costs
+//! sub-protocol, version, identity, whether this is an upgrade at all, and room again, which then is taken. Its invariant: whoever is refused costs
 //! no task.
 
 use std::sync::Arc;
@@ -28,15 +28,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     ConnectInfo, Refused, State, Transport, admission,
-    connections::Place,
+    connections::{NoRoom, Place},
     link::{Farewell, Link},
+    lobby::Guest,
     patient::Patient,
     subprotocol::{self, Offer},
 };
 use crate::{auth::Identity, protocol::Serializer, socket::Socket};
-
-/// Seconds after which a client may try a server that is about to stop again.
-pub(super) const RETRY_AFTER_SECONDS: &str = "1";
 
 /// Answers a request on the path of the WebSocket.
 pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, mut request: Request) -> Response {
@@ -44,9 +42,12 @@ pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, m
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
-    let upgrade = hyper::upgrade::on(&mut request);
     let socket = Arc::new(Socket::new(state.host(), admitted.serializer, admitted.identity));
-    let place = state.connections().enter(&socket);
+    let place = match state.connections().enter(&socket) {
+        Ok(place) => place,
+        Err(full) => return no_room(full),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
     let (tracker, state) = (state.connections().tasks().clone(), state.clone());
     let farewell = farewell(request.headers());
     tracker.spawn(async move { serve(upgrade, socket, place, farewell, &state).await });
@@ -67,9 +68,7 @@ fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<Admit
     if request.method() != Method::GET {
         return Err(StatusCode::BAD_REQUEST.into_response());
     }
-    if state.connections().is_draining() {
-        return Err((StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response());
-    }
+    state.connections().check_room().map_err(no_room)?;
     let headers = request.headers();
     let refused = Refused::into_response;
     admission::check_page(state, headers).map_err(refused)?;
@@ -83,6 +82,10 @@ fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<Admit
     }
     let accept = handshake(headers).map_err(|text| (StatusCode::BAD_REQUEST, text).into_response())?;
     Ok(Admitted { serializer, identity, accept, phoenix })
+}
+
+fn no_room(full: NoRoom) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, full.retry_after())]).into_response()
 }
 
 fn offer(state: &State, headers: &HeaderMap) -> Result<Offer, Refused> {
@@ -152,12 +155,14 @@ async fn serve(upgrade: OnUpgrade, socket: Arc<Socket>, place: Place, farewell: 
 
 async fn run(upgraded: Upgraded, socket: Arc<Socket>, farewell: Farewell, state: &State) {
     // The bare stream where this server accepted it, whatever hyper was handed otherwise.
-    match upgraded.downcast::<TokioIo<Patient<TcpStream>>>() {
+    match upgraded.downcast::<TokioIo<Patient<TcpStream, Arc<Guest>>>>() {
         Ok(Parts { io, read_buf, .. }) => {
             let read = read_buf.to_vec();
             // It holds on to the buffer of the request, which is larger than all that a connection needs.
             drop(read_buf);
-            follow(io.into_inner().into_inner(), read, socket, farewell, state).await;
+            let (stream, guest) = io.into_inner().into_parts();
+            follow(stream, read, socket, farewell, state).await;
+            drop(guest);
         }
         Err(upgraded) => follow(TokioIo::new(upgraded), Vec::new(), socket, farewell, state).await,
     }

@@ -45,7 +45,8 @@ async fn main() -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("join dice:NAME at ws://{}/socket", listener.local_addr()?);
     let shutdown = tokio_util::sync::CancellationToken::new();
-    let server = tokio::spawn(transport::serve(listener, transport::routes(state.clone()), shutdown.clone()));
+    let (routes, lobby) = (transport::routes(state.clone()), state.lobby().clone());
+    let server = tokio::spawn(transport::serve(listener, routes, lobby, shutdown.clone()));
     tokio::signal::ctrl_c().await?;
     state.connections().drain(std::time::Duration::from_secs(1), |_| false).await;
     shutdown.cancel();

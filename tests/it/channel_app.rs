@@ -82,7 +82,8 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(transport::serve(listener, transport::routes(state.clone()), shutdown.clone()));
+        let (routes, lobby) = (transport::routes(state.clone()), state.lobby().clone());
+        let serving = tokio::spawn(transport::serve(listener, routes, lobby, shutdown.clone()));
         Self { address, host, state, hooks, presence, flusher, shutdown, serving }
     }
 

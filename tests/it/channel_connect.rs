@@ -66,8 +66,10 @@ impl Edge {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(transport::serve(listener, router, shutdown.clone()));
-        Self { address, state: first.unwrap(), seen, shutdown, serving }
+        let state = first.unwrap();
+        let lobby = state.lobby().clone();
+        let serving = tokio::spawn(transport::serve(listener, router, lobby, shutdown.clone()));
+        Self { address, state, seen, shutdown, serving }
     }
 
     /// One mount where a token is asked for.

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::super::websocket::RETRY_AFTER_SECONDS;
+use super::super::connections::NoRoom;
 use crate::protocol::Wire;
 
 /// Frames on their way into an answer, written as they are taken.
@@ -98,10 +98,11 @@ pub(super) fn refused(status: StatusCode, reason: &str) -> Response {
     json(status, serde_json::json!({ "status": status.as_u16(), "reason": reason }).to_string())
 }
 
-/// The server is about to stop. Clients know no status for it but that of any failure, which they try again after.
-pub(super) fn unavailable() -> Response {
+/// There is no room for another session. Clients know no status for it but that of any failure, which they try again
+/// after.
+pub(super) fn unavailable(why: NoRoom) -> Response {
     let mut response = json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":500}"#);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(why.retry_after()));
     response
 }
 

@@ -13,10 +13,10 @@ mod post;
 mod session;
 mod sessions;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{RawPathParams, Request, State as Shared},
+    extract::{self, RawPathParams, Request, State as Shared},
     http::Method,
     response::Response,
 };
@@ -24,7 +24,8 @@ use axum::{
 pub use self::lines::{BadLine, Line, MAX_LINES, lines};
 use self::session::{Poll, Session};
 pub(super) use self::sessions::Sessions;
-use super::{AuthToken, ConnectInfo, Refused, State, Transport, admission};
+use super::{AuthToken, ConnectInfo, Refused, State, Transport, admission, connections::NoRoom};
+use crate::{auth::Identity, protocol::Serializer};
 
 /// The header that names a session; it goes before the parameter `token`.
 const SESSION_HEADER: &str = "x-phoenix-longpoll-token";
@@ -65,12 +66,15 @@ fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
     if let Some(session) = find(state, token) {
         return Step::Wait(Poll::begin(session));
     }
-    if state.connections().is_draining() {
+    if let Err(why) = check_room(state, request) {
         // Whoever had a session begins anew; whoever had none tries again, perhaps elsewhere.
-        return Step::Answer(if token.is_some() { answer::ended() } else { answer::unavailable() });
+        return Step::Answer(if token.is_some() { answer::ended() } else { answer::unavailable(why) });
     }
-    Step::Answer(match open(state, path, request) {
-        Ok(session) => answer::opened(session.token()),
+    Step::Answer(match admit(state, path, request) {
+        Ok((serializer, identity)) => match Sessions::open(state, serializer, identity) {
+            Ok(session) => answer::opened(session.token()),
+            Err(why) => answer::unavailable(why),
+        },
         Err(refused) => {
             tracing::info!(status = %refused.status(), "a long-polling client was refused");
             answer::forbidden()
@@ -78,13 +82,19 @@ fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
     })
 }
 
-fn open(state: &State, path: &RawPathParams, request: &Request) -> Result<Arc<Session>, Refused> {
+/// Whether there is room for another session, of this address too.
+fn check_room(state: &State, request: &Request) -> Result<(), NoRoom> {
+    state.connections().check_room()?;
+    let peer = request.extensions().get::<extract::ConnectInfo<SocketAddr>>();
+    if peer.is_none_or(|peer| state.lobby().may_begin(peer.ip())) { Ok(()) } else { Err(NoRoom::Full) }
+}
+
+fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<(Serializer, Identity), Refused> {
     let header = request.headers().get(AUTH_TOKEN_HEADER).filter(|_| state.options().auth_token);
     let auth_token = header.map(|value| AuthToken::new(value.as_bytes()));
     let query = for_application(request.uri().query().unwrap_or_default());
     let info = ConnectInfo::new(Transport::LongPoll, request, path, &query, auth_token)?;
-    let (serializer, identity) = admission::admit(state, &info)?;
-    Ok(Sessions::open(state, serializer, identity))
+    admission::admit(state, &info)
 }
 
 async fn post(state: State, request: Request) -> Response {

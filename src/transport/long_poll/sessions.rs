@@ -10,7 +10,10 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{super::State, session::Session};
+use super::{
+    super::{State, connections::NoRoom},
+    session::Session,
+};
 use crate::{auth::Identity, protocol::Serializer, socket::Socket};
 
 /// The sessions of a mount.
@@ -21,9 +24,9 @@ pub(in super::super) struct Sessions {
 
 impl Sessions {
     /// Opens a session, and starts the task that sees to its end.
-    pub(super) fn open(state: &State, serializer: Serializer, identity: Identity) -> Arc<Session> {
+    pub(super) fn open(state: &State, serializer: Serializer, identity: Identity) -> Result<Arc<Session>, NoRoom> {
         let socket = Arc::new(Socket::new(state.host(), serializer.text_only(), identity));
-        let place = state.connections().enter(&socket);
+        let place = state.connections().enter(&socket)?;
         let session = Arc::new(Session::new(mint(), socket, place, state.options()));
         state.sessions().lock().insert(session.token().to_owned(), Arc::clone(&session));
         let (state, watched) = (state.clone(), Arc::clone(&session));
@@ -31,7 +34,7 @@ impl Sessions {
             watched.end().await;
             state.sessions().lock().remove(watched.token());
         });
-        session
+        Ok(session)
     }
 
     /// The session of this token.
