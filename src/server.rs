@@ -230,9 +230,8 @@ impl Server {
         let clients = transport.connections().clone();
         sessions.count_clients(Arc::new(move || clients.count()));
         let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };
-        let routes = transport::routes(transport.clone()).merge(
-            Api::new(sessions.clone(), host.clone(), presence, guard).routes(config.max_message_bytes + BODY_BESIDE),
-        );
+        let api = Api::new(sessions.clone(), host.clone(), presence, guard).limited(config.rate_limit);
+        let routes = transport::routes(transport.clone()).merge(api.routes(config.max_message_bytes + BODY_BESIDE));
         let token = CancellationToken::new();
         let serving = tokio::spawn(transport::serve(listener, routes, transport.lobby().clone(), token.clone()));
         let drain_timeout = config.drain_timeout;

@@ -34,7 +34,7 @@ impl Identity {
     pub fn open(user_id: Option<&str>, name: Option<&str>) -> Result<Self, String> {
         let id = match user_id.filter(|id| !id.is_empty()) {
             Some(id) => id.to_owned(),
-            None => format!("guest-{}", ids::short()),
+            None => format!("{GUEST}{}", ids::short()),
         };
         check_user_id(&id)?;
         let name = name.map(str::trim).filter(|name| !name.is_empty()).unwrap_or(&id).to_owned();
@@ -44,6 +44,11 @@ impl Identity {
         Ok(Self { person: Person { id, name } })
     }
 
+    /// Whether this is, or calls itself, nobody in particular.
+    pub fn is_guest(&self) -> bool {
+        self.person.id.starts_with(GUEST)
+    }
+
     /// What this identity may do with `topic`.
     pub fn access(&self, _topic: &str) -> Access {
         Access::Admin
@@ -51,6 +56,8 @@ impl Identity {
 }
 
 const MAX_NAME: usize = 256;
+/// What the ids of those begin with who do not say who they are.
+const GUEST: &str = "guest-";
 
 /// Whether `id` may be a user's id, which is also a presence key.
 ///
@@ -76,6 +83,7 @@ mod tests {
         let two = Identity::open(None, None).unwrap();
         assert_ne!(one, two);
         assert_eq!(one.person.id, one.person.name);
+        assert!(one.is_guest() && !Identity::open(Some("ada"), None).unwrap().is_guest());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Options {
     /// How many messages a client may send in a second, and twice as many at once; more are answered `rate_limited`,
     /// and a client that goes on regardless is closed. None: any number.
     pub rate_limit: Option<NonZeroU32>,
-    /// How many of them may be joins, but for as many at once as it may join topics. None: any number.
+    /// How many of them may be joins, beside as many at once as it may join topics. None: any number.
     pub join_limit: Option<NonZeroU32>,
     /// How long a join or a push may take, counted from when it was received.
     pub answer_within: Duration,

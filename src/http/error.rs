@@ -1,5 +1,7 @@
 //! The one place where an error becomes a status: `application/problem+json` with the contract's `code`.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -13,17 +15,26 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A problem of this status, with one of the contract's codes and a text that says what to do.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { status, code, detail: detail.into(), retry_after }
     }
 
     /// 400
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
+    }
+
+    /// 429 until `wait` is over
+    pub fn rate_limited(wait: Duration) -> Self {
+        let detail = "too many writes; wait as long as Retry-After says";
+        let retry_after = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail) }
     }
 
     /// 403
@@ -59,8 +70,8 @@ impl IntoResponse for Problem {
         let mut response = (self.status, body.to_string()).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

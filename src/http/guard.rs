@@ -2,16 +2,17 @@
 //!
 //! A write carries `application/json`, which a page of another site cannot send unasked; an `Origin`, if there is one,
 //! must be allowed; and on a loopback address the `Host` must be a name of this machine or of an allowed origin, so
-//! that a name that was pointed at 127.0.0.1 does not pass for it.
+//! that a name that was pointed at 127.0.0.1 does not pass for it. Whoever may write does so at the rate of one
+//! connection, however many connections there are.
 
 use axum::{
-    extract::{Request, State},
+    extract::{FromRequestParts as _, Request, State},
     http::{HeaderMap, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{Api, error::Problem};
+use super::{Api, error::Problem, who::Who};
 use crate::transport::Origins;
 
 /// The rules for writes.
@@ -25,12 +26,25 @@ pub struct Guard {
 
 /// Middleware before the API's handlers.
 pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Err(problem) = api.guard.admit(request.headers())
-    {
-        return problem.into_response();
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
     }
-    next.run(request).await
+    match admit(&api, request).await {
+        Ok(request) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// A write that may go on, and who writes, so that it is not found out twice.
+async fn admit(api: &Api, request: Request) -> Result<Request, Problem> {
+    api.guard.admit(request.headers())?;
+    let (mut parts, body) = request.into_parts();
+    let who = Who::from_request_parts(&mut parts, api).await?;
+    if let Some(writer) = who.writer(&parts) {
+        api.writes.take(&writer).map_err(Problem::rate_limited)?;
+    }
+    parts.extensions.insert(who);
+    Ok(Request::from_parts(parts, body))
 }
 
 impl Guard {

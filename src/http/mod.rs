@@ -11,7 +11,7 @@ mod request;
 mod sessions;
 mod who;
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{
     Router,
@@ -22,9 +22,9 @@ use axum::{
     routing::{get, post},
 };
 
-use self::error::Problem;
 pub use self::guard::Guard;
-use crate::{channel::Host, presence::Tracker, session::Sessions};
+use self::{error::Problem, who::Writer};
+use crate::{channel::Host, presence::Tracker, session::Sessions, transport::Rates};
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -33,12 +33,21 @@ pub struct Api {
     host: Host,
     presence: Tracker,
     guard: Arc<Guard>,
+    writes: Arc<Rates<Writer>>,
 }
 
 impl Api {
     /// Handlers over these sessions, and the channels and presence of this node; `guard` says who may write.
     pub fn new(sessions: Sessions, host: Host, presence: Tracker, guard: Guard) -> Self {
-        Self { sessions, host, presence, guard: Arc::new(guard) }
+        Self { sessions, host, presence, guard: Arc::new(guard), writes: Arc::new(Rates::new(None, 1)) }
+    }
+
+    /// The same, in which one user, or one address where nobody says who asks, writes so often in a second at most, and
+    /// twice as often at once.
+    #[must_use]
+    pub fn limited(self, rate: Option<NonZeroU32>) -> Self {
+        let burst = rate.map_or(1, |rate| rate.get().saturating_mul(2));
+        Self { writes: Arc::new(Rates::new(rate, burst)), ..self }
     }
 
     /// Every route but the sockets'. `max_body` bounds what a request may carry, in bytes.

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time;
 
 use super::{Api, error::Problem};
-use crate::session;
+use crate::{session, transport::TooSlow};
 
 /// Every request is answered within this.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -58,6 +58,9 @@ pub(super) fn text(body: Body) -> Result<String, Problem> {
     let bytes = body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is too large; send less at once")
+        }
+        _ if TooSlow::is_behind(&error) => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "invalid", "the body came too slowly; send it at once")
         }
         _ => Problem::invalid("the body could not be read; send it whole"),
     })?;

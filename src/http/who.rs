@@ -3,8 +3,10 @@
 //! The same identities and rights as on a socket. Its invariant: what may not be seen is refused in the same words
 //! whether it exists or not.
 
+use std::net::SocketAddr;
+
 use axum::{
-    extract::{FromRequestParts, Query},
+    extract::{ConnectInfo, FromRequestParts, Query},
     http::request::Parts,
 };
 use serde::Deserialize;
@@ -14,15 +16,29 @@ use crate::{
     auth::{Access, Identity},
     model::{Person, machine::Asker},
     session::topic_of,
+    transport::Address,
 };
 
 /// Whom the request speaks for.
+#[derive(Clone)]
 pub(super) struct Who(Identity);
+
+/// Whose writes are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Writer {
+    /// Those of a user, wherever they come from.
+    User(String),
+    /// Those of nobody in particular, by where they come from.
+    At(Address),
+}
 
 impl FromRequestParts<Api> for Who {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _api: &Api) -> Result<Self, Problem> {
+        if let Some(known) = parts.extensions.get::<Self>() {
+            return Ok(known.clone());
+        }
         #[derive(Deserialize)]
         struct Fields {
             user_id: Option<String>,
@@ -35,6 +51,15 @@ impl FromRequestParts<Api> for Who {
 }
 
 impl Who {
+    /// Whose writes this one is counted with; nobody's where somebody else accepts connections and nobody says who asks.
+    pub(super) fn writer(&self, parts: &Parts) -> Option<Writer> {
+        if self.0.is_guest() {
+            let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+            return peer.map(|peer| Writer::At(peer.ip().into()));
+        }
+        Some(Writer::User(self.0.person.id.clone()))
+    }
+
     /// What the identity may do with a session; an error if that is less than `needed`.
     pub(super) fn may(&self, session: &str, needed: Access) -> Result<Access, Problem> {
         self.may_on(&topic_of(session), needed)

@@ -139,11 +139,7 @@ impl Socket {
             // A leave that is refused would leave the client and this server of two minds.
             (Some(name), event::PHX_LEAVE) => self.leave(name, &topic, &join_ref, &reference),
             _ if too_soon => self.limit(&join_ref, &reference, &topic),
-            (Some(name), event::PHX_JOIN) => match self.pace.join() {
-                Verdict::Take => self.join(name, &topic, join_ref, reference, payload),
-                Verdict::Refuse => self.limit(&join_ref, &reference, &topic),
-                Verdict::Close => self.too_fast(),
-            },
+            (Some(name), event::PHX_JOIN) => self.join(name, &topic, join_ref, reference, payload),
             (Some(name), _) => self.push(name, &topic, &join_ref, reference, event, payload),
             (None, _) => self.reply(&Ref::NULL, &reference, &topic, &Reply::unmatched_topic()),
         }
@@ -169,6 +165,12 @@ impl Socket {
                 "reason": protocol_reason::TOO_MANY_CHANNELS
             })));
             return self.reply(&join_ref, &reference, topic, &refusal);
+        }
+        // What was refused so far has cost nothing.
+        let verdict = self.pace.join();
+        if verdict != Verdict::Take {
+            drop(cells);
+            return if verdict == Verdict::Close { self.too_fast() } else { self.limit(&join_ref, &reference, topic) };
         }
         let replaced = place.map(|place| cells.swap_remove(place));
         let Topic::Name(name) = topic else { return };

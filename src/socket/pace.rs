@@ -35,9 +35,10 @@ impl Pace {
         let (frames, joins) = (options.rate_limit, options.join_limit);
         // Whoever comes back joins all that it had at once.
         let topics = u32::try_from(options.max_topics).unwrap_or(u32::MAX);
+        let burst = |rate: NonZeroU32, least: u32| rate.get().saturating_add(topics.max(least));
         Self {
-            frames: frames.map(|rate| limiter(rate, rate.get().saturating_add(rate.get().max(topics)))),
-            joins: joins.map(|rate| limiter(rate, topics.max(rate.get()))),
+            frames: frames.map(|rate| limiter(rate, burst(rate, rate.get()))),
+            joins: joins.map(|rate| limiter(rate, burst(rate, 0))),
             refusals: frames.or(joins).map(refusals),
         }
     }
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn joins_have_a_rate_of_their_own_and_share_the_refusals() {
         let slow = pace(1, 1, 5);
-        assert_eq!(count(6, || slow.join()), [5, 1, 0]);
+        assert_eq!(count(7, || slow.join()), [6, 1, 0]);
         assert_eq!(count(20, || slow.frame()), [6, 9, 5]);
     }
 
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(count(5_000, || free.join()), [5_000, 0, 0]);
         let joins = pace(0, 1, 1);
         assert_eq!(count(5_000, || joins.frame()), [5_000, 0, 0]);
-        assert_eq!(count(20, || joins.join()), [1, 10, 9]);
+        assert_eq!(count(20, || joins.join()), [2, 10, 8]);
     }
 
     #[test]

@@ -27,7 +27,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Lobby, body::Paced, connections::RETRY_WHEN_FULL, lobby::{Guest, Patience}, patient::Patient};
+use super::{
+    Lobby,
+    body::Paced,
+    connections::RETRY_WHEN_FULL,
+    lobby::{Guest, Patience},
+    patient::Patient,
+};
 
 /// The head of a request, in bytes: its line, with the URL, and its headers. More is answered 431.
 const MAX_HEAD: usize = 32 * 1024;

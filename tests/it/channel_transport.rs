@@ -157,7 +157,9 @@ async fn a19_a_ping_is_answered_with_its_payload() {
 
 #[tokio::test]
 async fn b23_silence_closes_with_1002_and_pings_are_no_silence() {
-    let app = with(transport::Options { idle_timeout: Duration::from_millis(300), ..Default::default() }).await;
+    let options = channel::Options { rate_limit: None, ..Default::default() };
+    let transport = transport::Options { idle_timeout: Duration::from_millis(300), ..Default::default() };
+    let app = App::start_with(options, transport).await;
     let mut client = TestClient::connect(app.url()).await;
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_millis(900) {

@@ -16,6 +16,8 @@ pub(crate) struct Http {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) kind: String,
+    /// The seconds in `Retry-After`.
+    pub(crate) retry_after: Option<u64>,
     pub(crate) body: String,
 }
 
@@ -59,9 +61,11 @@ impl Http {
 
 impl Answer {
     async fn read(response: Response) -> Self {
-        let kind = response.headers().get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
+        let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let kind = header("content-type").unwrap_or_default();
+        let retry_after = header("retry-after").map(|seconds| seconds.parse().unwrap());
         let status = response.status().as_u16();
-        Self { status, kind, body: response.text().await.unwrap() }
+        Self { status, kind, retry_after, body: response.text().await.unwrap() }
     }
 
     /// The JSON of an answer with this status.

@@ -21,7 +21,8 @@ pub(crate) struct TestServer {
     folder: TempDir,
 }
 
-/// The options that tests begin with: every default but a free port, a folder of their own and a short drain.
+/// The options that tests begin with: every default but a free port, a folder of their own, a short drain and no rates,
+/// since tests send faster than people do.
 pub(crate) fn config(folder: &Path) -> Config {
     let around =
         Surroundings { variables: BTreeMap::new(), directory: folder.to_owned(), host_name: "test".to_owned() };
@@ -29,6 +30,7 @@ pub(crate) fn config(folder: &Path) -> Config {
     config.listen = "127.0.0.1:0".parse().unwrap();
     config.database = Database::Sqlite(folder.join("rejoin.db"));
     config.drain_timeout = Duration::from_secs(1);
+    (config.rate_limit, config.join_limit) = (None, None);
     config
 }
 
