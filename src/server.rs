@@ -17,6 +17,7 @@ use crate::{
         Stage,
         room::{self, Shared as Rooms},
         session::{AgentsAtWork, Shared},
+        sessions::List,
     },
     config::{self, Config, Database},
     http::{Api, Guard},
@@ -224,7 +225,7 @@ impl Server {
         let cluster = cluster(&presence, &pubsub, &sessions, &*store).await;
         let stage = Stage::new(presence.clone(), &config.node_name);
         let shared = Shared::new(sessions.clone(), stage.clone(), answers.clone());
-        let router = router(shared, Rooms::new(stage));
+        let router = router(shared, List::new(sessions.clone()), Rooms::new(stage));
         let host = Host::new(router, pubsub, channel_options(&config));
         let transport = transport::State::new(host.clone(), connect(), transport_options(&config, origins.clone()));
         let clients = transport.connections().clone();
@@ -302,9 +303,10 @@ impl Server {
 }
 
 /// Which channel serves which topic.
-fn router(sessions: Shared, rooms: Rooms) -> Router {
+fn router(sessions: Shared, list: List, rooms: Rooms) -> Router {
     Router::new()
         .route(&format!("{}*", session::TOPIC_PREFIX), move || sessions.channel())
+        .route(session::LIST_TOPIC, move || list.channel())
         .route(&format!("{}*", room::TOPIC_PREFIX), move || rooms.channel())
 }
 

@@ -412,17 +412,22 @@ impl Cell {
         }
     }
 
+    fn repair(self: &Arc<Self>) {
+        let mut inbox = self.inbox();
+        if !inbox.ended {
+            inbox.repair = true;
+            self.wake(inbox);
+        }
+    }
+
     /// Does what the gate asks for. To be called under the gate's lock.
     pub(super) fn follow(self: &Arc<Self>, effect: Effect) {
         match effect {
             Effect::Nothing => {}
+            Effect::Read => self.repair(),
             Effect::Repair => {
                 self.host.count_slow();
-                let mut inbox = self.inbox();
-                if !inbox.ended {
-                    inbox.repair = true;
-                    self.wake(inbox);
-                }
+                self.repair();
             }
             // An ended channel cannot end again.
             Effect::End(control) => drop(self.put(Item::End(control), false)),

@@ -99,6 +99,18 @@ impl Context {
         Ok(())
     }
 
+    /// Sends this client a broadcast that others are sent too, without encoding it anew. One that cannot be sent is left
+    /// out, as one from the topic is.
+    pub fn show(&mut self, broadcast: &Broadcast) {
+        let Ok(wire) = broadcast.encoded(self.cell.connection().serializer()) else { return };
+        match &mut self.sending {
+            Sending::Held(held) => held.push(wire),
+            Sending::Now => self.cell.connection().outbox().push(wire),
+            Sending::Muted => return,
+        }
+        self.cell.host().count_delivery();
+    }
+
     /// Waits until the client has read enough for more to be sent; for those who push a lot at once.
     pub async fn room(&self) {
         self.cell.connection().outbox().room().await;

@@ -27,7 +27,9 @@ pub struct Cursor {
 pub(super) enum Effect {
     /// Nothing.
     Nothing,
-    /// There is something to repair.
+    /// The log is said to reach further: there is something to read, and the client is not to blame.
+    Read,
+    /// There is something to repair, since the client or what brings the messages was too slow.
     Repair,
     /// The channel ends; nothing passes any more.
     End(Control),
@@ -173,14 +175,19 @@ impl Gate {
         if matches!(self.presence, Presence::Current) {
             self.refresh();
         }
+        let mut slow = held.overflowed || self.need() != Need::Nothing;
         for message in &held.messages {
-            self.pass(message, emit);
+            slow |= self.pass(message, emit) == Effect::Repair;
         }
         self.log.learn(held.hint);
         if let Some(last) = held.ending {
             return self.pass(&last, emit);
         }
-        if self.need() == Need::Nothing { Effect::Nothing } else { Effect::Repair }
+        match self.need() {
+            Need::Nothing => Effect::Nothing,
+            _ if slow => Effect::Repair,
+            _ => Effect::Read,
+        }
     }
 
     /// Nothing passes any more.
@@ -302,7 +309,7 @@ impl Log {
             Self::Live { position } if last <= *position => Effect::Nothing,
             Self::Live { position } => {
                 *self = Self::Lagging { position: *position, head: last };
-                Effect::Repair
+                Effect::Read
             }
         }
     }

@@ -78,7 +78,7 @@ fn head(last: u64) -> Arc<Published> {
 fn l7_a_hint_beyond_what_is_held_is_a_gap_and_any_other_is_nothing() {
     let mut bench = Bench::live(3);
     assert_eq!(bench.deliver(&head(3)), Effect::Nothing);
-    assert_eq!(bench.deliver(&head(6)), Effect::Repair);
+    assert_eq!(bench.deliver(&head(6)), Effect::Read);
     assert_eq!(bench.gate.need(), Need::Page(3));
     assert_eq!(bench.deliver(&head(9)), Effect::Nothing);
     assert_eq!(bench.page(6, 10), Paged::More);

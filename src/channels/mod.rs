@@ -3,6 +3,7 @@
 mod announce;
 pub mod room;
 pub mod session;
+pub mod sessions;
 mod shown;
 
 pub use announce::announce;

@@ -28,9 +28,13 @@ pub mod event {
     pub const DRAINING: &str = "draining";
     /// Server: what this topic was about was deleted.
     pub const DELETED: &str = "deleted";
+    /// Server: a session of the live list is new or not as it was.
+    pub const SESSION_CHANGED: &str = "session_changed";
+    /// Server: a session of the live list is gone.
+    pub const SESSION_REMOVED: &str = "session_removed";
 
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 14] = [
         PHX_JOIN,
         PHX_LEAVE,
         PHX_REPLY,
@@ -43,6 +47,8 @@ pub mod event {
         MISSED,
         DRAINING,
         DELETED,
+        SESSION_CHANGED,
+        SESSION_REMOVED,
     ];
 }
 

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     model::{
         Event, EventKind, Turn,
-        machine::{Applied, Refused},
+        machine::{Applied, Done, Refused},
     },
     protocol::{Broadcast, Payload},
     pubsub::{Kind, NodeId, PubSub, Published},
-    session::{topic_of, wake},
+    session::{live_list::LiveList, topic_of, wake},
     store::{self, Appended, Item, Store},
 };
 
@@ -87,13 +87,14 @@ impl Log {
         store: Arc<dyn Store>,
         pubsub: PubSub,
         on_started: OnStarted,
+        list: Arc<LiveList>,
         closed: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (inbox, receiver) = mpsc::channel(INBOX);
         let shared = Arc::<Shared>::default();
         let (committed, publish) = mpsc::channel(PIPELINE);
         let committer = Committer { store, shared: shared.clone(), committed, closed };
-        let publisher = Publisher { pubsub, on_started, shared: shared.clone() };
+        let publisher = Publisher { pubsub, on_started, list, shared: shared.clone() };
         let task = async move {
             tokio::join!(committer.run(receiver), publisher.run(publish));
         };
@@ -282,6 +283,7 @@ impl Committer {
 struct Publisher {
     pubsub: PubSub,
     on_started: OnStarted,
+    list: Arc<LiveList>,
     shared: Arc<Shared>,
 }
 
@@ -302,6 +304,7 @@ impl Publisher {
         for appended in &appended {
             self.publish(appended);
         }
+        self.list.tell(&self.pubsub, changed(&items, &outcomes, &appended));
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // Whoever asked may have gone; what was written stands.
             let _unheard = reply.map(|reply| reply.send(outcome));
@@ -341,6 +344,18 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Sessions that a batch has changed in more than their deltas.
+fn changed<'a>(
+    items: &'a [Item],
+    outcomes: &'a [Outcome],
+    appended: &'a [Appended],
+) -> impl Iterator<Item = &'a Arc<str>> {
+    let is_made = |outcome: &Outcome| matches!(outcome, Ok(Ok(Applied { done: Done::Created(true), .. })));
+    let made = items.iter().zip(outcomes).filter(move |(_, outcome)| is_made(outcome)).map(|(item, _)| &item.session);
+    let tells = |appended: &&Appended| appended.events.iter().any(|event| event.kind != EventKind::TurnDelta);
+    made.chain(appended.iter().filter(tells).map(|appended| &appended.session))
 }
 
 /// The push of the first of some events, as many as make a message, and how many those are: at least one.

@@ -8,6 +8,7 @@ mod error;
 mod heads;
 mod judge;
 mod lease;
+mod live_list;
 mod log;
 mod nodes;
 mod owner;
@@ -30,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use self::requests::{fields, lenient_fields};
 pub use self::{
     error::Error,
+    live_list::{Change, Changes, TOPIC as LIST_TOPIC, Watched},
     nodes::{Connections, NodeList, NodeName, NodeSummary},
     requests::{CancelAnswer, Parts, RetryAnswer, Send, SendAnswer, Update},
     snapshot::{History, Joined, Page, Summary},
@@ -107,6 +109,7 @@ struct Inner {
     /// What others are to know of the newest look at the nodes.
     nodes: watch::Sender<Nodes>,
     heads: Arc<heads::Heads>,
+    list: Arc<live_list::LiveList>,
     /// Rung for a renewal that does not wait for its time.
     renew_now: Notify,
     _ears: wake::Ears,
@@ -167,11 +170,14 @@ impl Sessions {
                     inner.run(session.clone(), turn);
                 }
             });
-            let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started, log_closed.clone());
+            let list = Arc::new(live_list::LiveList::new(store.scope()));
+            let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started, list.clone(), log_closed.clone());
             tasks.spawn(task);
             let heads = Arc::new(heads::Heads::new(store.scope().is_some()));
             let ears = wake::Ears::open(&pubsub, weak);
             let watcher: Arc<dyn Watcher> = heads.clone();
+            pubsub.watch(&watcher);
+            let watcher: Arc<dyn Watcher> = list.clone();
             pubsub.watch(&watcher);
             Inner {
                 store,
@@ -192,6 +198,7 @@ impl Sessions {
                 }),
                 nodes: watch::Sender::new(nodes),
                 heads,
+                list,
                 renew_now: Notify::new(),
                 _ears: ears,
                 options,
@@ -205,6 +212,7 @@ impl Sessions {
         inner.recover_everything().await?;
         inner.tasks.spawn(lease::keep(inner.clone()));
         inner.tasks.spawn(recovery::compact(inner.clone()));
+        inner.tasks.spawn(live_list::keep(inner.clone()));
         if inner.store.scope().is_some() {
             inner.tasks.spawn(heads::keep(inner.clone()));
         }

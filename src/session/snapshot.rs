@@ -3,7 +3,7 @@
 //! Everything is encoded from the texts that the store kept; nothing is parsed but deltas that lie side by side, which
 //! are merged into one that carries the last seq and, as `first`, the seq of its first.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,7 +19,7 @@ use crate::{
         machine::{self, Op, Session},
         turn::{Liveness, WireTurn},
     },
-    store::{Catchup, Cut, From, ListQuery, Messages, PageLimits, Record, Stretch, status_of},
+    store::{self, Catchup, Cut, From, ListQuery, Messages, PageLimits, Record, Stretch, status_of},
 };
 
 /// The answer to a join.
@@ -54,7 +54,7 @@ pub struct History {
 }
 
 /// A session in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     id: Arc<str>,
     title: Option<String>,
@@ -66,12 +66,29 @@ pub struct Summary {
     key: i64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct SummaryTurn {
     turn_id: String,
     agent: String,
     by: Person,
     liveness: Liveness,
+}
+
+impl Summary {
+    /// The session's id.
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// Whether it has a turn that waits or runs.
+    pub(super) fn is_live(&self) -> bool {
+        self.status != "idle"
+    }
+
+    /// Whether another look at the same session shows nothing new but how far its log reaches.
+    pub(super) fn differs_in_place_only(&self, other: &Self) -> bool {
+        self.status == other.status && self.title == other.title && self.running == other.running
+    }
 }
 
 #[derive(Serialize)]
@@ -184,10 +201,7 @@ impl Sessions {
         }
         let after = cursor.map(parse_cursor).transpose()?;
         let query = ListQuery { prefix: prefix.to_owned(), status: status.map(str::to_owned), limit: limit + 1, after };
-        let mut sessions = self.inner.store.list(&query).await?;
-        if self.inner.reconcile_all(&sessions).await? {
-            sessions = self.inner.store.list(&query).await?;
-        }
+        let mut sessions = self.inner.reconciled(|| self.inner.store.list(&query)).await?;
         let more = sessions.len() > limit;
         sessions.truncate(limit);
         let summaries: Vec<Summary> = sessions.iter().map(|session| self.inner.summary(session)).collect();
@@ -229,22 +243,45 @@ impl Inner {
         }
     }
 
-    /// Reconciles those of a list that need it; whether there were any.
-    async fn reconcile_all(&self, sessions: &[Session]) -> Result<bool, Error> {
-        let nodes = self.seen().nodes;
-        let dead = |turn: &Turn| {
-            turn.status == TurnStatus::Running
-                && turn.owner.as_ref().is_none_or(|owner| machine::is_gone(&nodes, owner))
-        };
-        let mut any = false;
-        for session in sessions {
-            let running = session.turns.iter().filter(|turn| turn.status == TurnStatus::Running).count();
-            let slots = usize::try_from(session.max_running).unwrap_or(usize::MAX);
-            let waits = running < session.turns.len() && running < slots;
-            if waits || session.turns.iter().any(dead) {
-                self.write(&session.id, Op::Reconcile).await?;
-                any = true;
+    /// Sessions as `read` finds them once those that need it are reconciled.
+    pub(super) async fn reconciled<F>(&self, read: impl Fn() -> F) -> Result<Vec<Session>, Error>
+    where
+        F: Future<Output = store::Result<Vec<Session>>> + std::marker::Send,
+    {
+        let mut sessions = read().await?;
+        for _ in 0..TRIES {
+            if !self.reconcile_all(&sessions).await? {
+                break;
             }
+            sessions = read().await?;
+        }
+        Ok(sessions)
+    }
+
+    /// Reconciles those of a list that need it, all at once; whether there were any.
+    async fn reconcile_all(&self, sessions: &[Session]) -> Result<bool, Error> {
+        let is_running = |turn: &Turn| turn.status == TurnStatus::Running;
+        if !sessions.iter().any(|session| !session.turns.is_empty()) {
+            return Ok(false);
+        }
+        // Read after the list: whoever was gone then is gone here.
+        let nodes = self.store.nodes().await?;
+        let is_orphan =
+            |turn: &Turn| is_running(turn) && turn.owner.as_ref().is_none_or(|owner| machine::is_gone(&nodes, owner));
+        let takes_turns = !self.draining.load(Ordering::Acquire);
+        let mut written = Vec::new();
+        for session in sessions {
+            let running = session.turns.iter().filter(|turn| is_running(turn)).count();
+            let slots = usize::try_from(session.max_running).unwrap_or(usize::MAX);
+            let waits = takes_turns && running < session.turns.len() && running < slots;
+            if waits || session.turns.iter().any(is_orphan) {
+                written.push(self.log.submit(self.item(&session.id, Op::Reconcile)).await);
+            }
+        }
+        let any = !written.is_empty();
+        for pending in written {
+            // A session that is gone meanwhile is not in what is read next.
+            let _refused = pending.answer().await.map_err(Error::from)?;
         }
         Ok(any)
     }
@@ -315,7 +352,7 @@ impl Inner {
         text.push_str(&format!("\"session\":{},\"turns\":{}", json(&view), json(&turns)));
     }
 
-    fn summary(&self, session: &Session) -> Summary {
+    pub(super) fn summary(&self, session: &Session) -> Summary {
         let running = machine::in_order(&session.turns)
             .into_iter()
             .filter(|(turn, _)| turn.status == TurnStatus::Running)
@@ -440,6 +477,21 @@ impl<'a> Merged<'a> {
         let body = json(&DeltaBody { data: self.delta.clone(), ..body });
         let body = body.strip_prefix('{').unwrap_or(&body);
         write_event(text, self.last.seq, &format!("\"first\":{},{body}", self.first));
+    }
+}
+
+#[cfg(test)]
+impl Summary {
+    /// A session as a test says: its id, status, title and place.
+    pub(super) fn sample(id: &str, status: &'static str, title: Option<&str>, last_seq: u64) -> Self {
+        let running = (status == "running").then(|| SummaryTurn {
+            turn_id: "t".to_owned(),
+            agent: "echo".to_owned(),
+            by: Person { id: "u1".to_owned(), name: "Ada".to_owned() },
+            liveness: Liveness::Alive,
+        });
+        let (title, running) = (title.map(str::to_owned), running.into_iter().collect());
+        Self { id: id.into(), title, status, last_seq, running, updated_at: Timestamp(0), key: 0 }
     }
 }
 

@@ -92,6 +92,7 @@ macro_rules! exercise {
                 l9_each_cursor_that_cannot_be_honoured_has_its_reason,
                 the_context_of_a_first_attempt_and_of_a_retry,
                 a_list_filters_and_pages,
+                sessions_are_picked_by_id_or_by_having_a_turn,
                 l5_compaction_drops_only_deltas_of_turns_that_ended_before,
                 a_new_history_changes_every_epoch,
                 l7_heads_of_many_sessions_are_read_at_once

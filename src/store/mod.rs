@@ -257,6 +257,15 @@ pub struct ListQuery {
     pub after: Option<(i64, i64)>,
 }
 
+/// Which sessions are read beside those of a page of the list.
+#[derive(Debug, Clone)]
+pub enum Pick {
+    /// Those of these ids, none of them twice, that are there.
+    These(Vec<Arc<str>>),
+    /// Those with a queued or running turn; at most so many, the same ones as long as they have one.
+    Live(usize),
+}
+
 /// Limits of what one answer carries.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLimits {
@@ -342,6 +351,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Sessions by `updated_at`, newest first, each with its queued and running turns.
     async fn list(&self, query: &ListQuery) -> Result<Vec<Session>>;
+
+    /// These sessions in no order, each with its queued and running turns: two queries for all.
+    async fn pick(&self, pick: &Pick) -> Result<Vec<Session>>;
+
+    /// Every node row.
+    async fn nodes(&self) -> Result<Vec<Node>>;
 
     /// Drops the deltas and chunks of at most `limit` turns that ended before `ended_before`; how many turns that was.
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize>;

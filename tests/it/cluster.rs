@@ -8,6 +8,7 @@ mod ends;
 mod frozen;
 mod history;
 mod joins;
+mod live_list;
 mod operators;
 mod oracle;
 mod outage;

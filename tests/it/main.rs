@@ -36,6 +36,7 @@ mod http_api;
 mod http_cluster;
 mod kill;
 mod limits;
+mod live_list;
 mod log_durable;
 mod long_poll;
 mod ownership_lease;

@@ -1,13 +1,16 @@
 //! What readers get: partials, snapshots, history, replays, contexts, lists, and what compaction leaves.
 
 use super::{
-    super::{Catchup, From, ListQuery, Messages, PageLimits, SnapshotReason, Stretch},
+    super::{Catchup, From, ListQuery, Messages, PageLimits, Pick, SnapshotReason, Stretch},
     End, FUTURE, S, World, append, append_chunk, cancel, delta_events, fence, finish, item, note, retry, send, slots,
     turn_id,
 };
 use crate::{
     clock::Timestamp,
-    model::{EventKind, MessageStatus, Part, Turn, TurnError, machine::Op},
+    model::{
+        EventKind, MessageStatus, Part, Turn, TurnError,
+        machine::{Op, Session},
+    },
 };
 
 pub(crate) async fn l10_a_partial_is_chunks_and_the_deltas_after_them(world: &World) {
@@ -272,6 +275,34 @@ pub(crate) async fn a_list_filters_and_pages(world: &World) {
     assert_eq!(list(ListQuery { prefix: "b%".into(), limit: 9, ..ListQuery::default() }).await.len(), 1);
     assert!(list(ListQuery { prefix: "%".into(), limit: 9, ..ListQuery::default() }).await.is_empty());
     assert!(list(ListQuery { prefix: "A".into(), limit: 9, ..ListQuery::default() }).await.is_empty());
+}
+
+pub(crate) async fn sessions_are_picked_by_id_or_by_having_a_turn(world: &World) {
+    for session in ["idle", "runs", "waits", "ended"] {
+        world.create(session).await;
+    }
+    let runs = world.start("runs", "m").await;
+    world.op("runs", append(&runs, 0, &["a", "b"])).await.unwrap();
+    world.start("waits", "m").await;
+    world.wait("waits", "m2").await;
+    let end = finish(&world.start("ended", "m").await, 0, "x", End::Completed { usage: None });
+    world.op("ended", end).await.unwrap();
+    let pick = async |pick: Pick| {
+        let found = world.store.pick(&pick).await.unwrap();
+        let shown = |session: &Session| (session.id.to_string(), session.last_seq, session.turns.len());
+        let mut found: Vec<_> = found.iter().map(shown).collect();
+        found.sort();
+        found
+    };
+    let these = ["waits", "nobody", "runs", "idle"].map(Into::into).to_vec();
+    let (idle, runs, waits) = (("idle".into(), 0, 0), ("runs".into(), 4, 1), ("waits".into(), 4, 2));
+    assert_eq!(pick(Pick::These(these)).await, [idle, runs.clone(), waits.clone()]);
+    assert_eq!(pick(Pick::Live(10)).await, [runs, waits]);
+    assert_eq!(pick(Pick::Live(1)).await, pick(Pick::Live(1)).await, "the same ones");
+    assert_eq!(pick(Pick::Live(1)).await.len(), 1);
+    assert!(pick(Pick::These(Vec::new())).await.is_empty());
+    let nodes = world.store.nodes().await.unwrap();
+    assert_eq!(nodes.iter().map(|node| &node.owner).collect::<Vec<_>>(), [&world.node]);
 }
 
 pub(crate) async fn l5_compaction_drops_only_deltas_of_turns_that_ended_before(world: &World) {

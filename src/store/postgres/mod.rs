@@ -26,14 +26,14 @@ use self::{
     read::Reader,
 };
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Renewal, Result, Store,
     Stretch,
-    read::{context, cut, history, stretch},
+    read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
-    model::{Message, machine::Session},
+    model::{Message, Node, machine::Session},
 };
 
 /// How a database is used.
@@ -209,6 +209,14 @@ impl Store for Postgres {
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Session>> {
         in_transaction!(self.readers, Begin::Read, "listing sessions", db => read::list(db, query).await)
+    }
+
+    async fn pick(&self, pick: &Pick) -> Result<Vec<Session>> {
+        in_transaction!(self.readers, Begin::Read, "reading sessions", db => read::pick(db, pick).await)
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        in_transaction!(self.readers, Begin::Read, "reading the nodes", db => Reader(db).nodes().await)
     }
 
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize> {

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row, postgres::PgArguments, postgres::PgRow}
 
 use super::{
     super::{
-        AtWork, Error, ListQuery, Record, Result,
+        AtWork, Error, ListQuery, Pick, Record, Result,
         read::{Snapshot, epoch_of},
         rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
     },
@@ -205,6 +205,33 @@ pub(super) async fn list(connection: &mut Db, query: &ListQuery) -> Result<Vec<S
     .fetch_all(&mut *connection)
     .await
     .map_err(&doing)?;
+    with_live_turns(connection, found, &doing).await
+}
+
+/// See [`super::Store::pick`].
+pub(super) async fn pick(connection: &mut Db, pick: &Pick) -> Result<Vec<Session>> {
+    let doing = Error::in_postgres("reading sessions");
+    let statement = |rest: &str| AssertSqlSafe(format!("SELECT {SESSION} FROM {rest}"));
+    let found: std::result::Result<Vec<SessionRow>, _> = match pick {
+        Pick::These(ids) => {
+            let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
+            sqlx::query_as(statement("sessions s WHERE s.id = ANY($1)")).bind(ids).fetch_all(&mut *connection).await
+        }
+        Pick::Live(limit) => {
+            let live = "(SELECT DISTINCT session_key AS key FROM turns WHERE status IN ('queued', 'running')
+                         ORDER BY session_key LIMIT $1) l JOIN sessions s ON s.key = l.key";
+            sqlx::query_as(statement(live)).bind(signed(*limit)).fetch_all(&mut *connection).await
+        }
+    };
+    with_live_turns(connection, found.map_err(&doing)?, &doing).await
+}
+
+/// Sessions with their queued and running turns, by one statement for all.
+async fn with_live_turns(
+    connection: &mut Db,
+    found: Vec<SessionRow>,
+    doing: &impl Fn(sqlx::Error) -> Error,
+) -> Result<Vec<Session>> {
     let keys: Vec<i64> = found.iter().map(SessionRow::key).collect();
     let turns = sqlx::query_as(
         "SELECT row, session_key FROM turns WHERE session_key = ANY($1) AND status IN ('queued', 'running')",
@@ -212,7 +239,7 @@ pub(super) async fn list(connection: &mut Db, query: &ListQuery) -> Result<Vec<S
     .bind(keys)
     .fetch_all(connection)
     .await
-    .map_err(&doing)?;
+    .map_err(doing)?;
     rows::with_turns(found, turns)
 }
 

@@ -31,14 +31,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::{read::Reader, writer::Command};
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Result, Store,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Renewal, Result, Store,
     Stretch,
-    read::{context, cut, history, stretch},
+    read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
-    model::{Message, machine::Session},
+    model::{Message, Node, machine::Session},
 };
 
 /// How a database file is opened.
@@ -176,6 +176,14 @@ impl Store for Sqlite {
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Session>> {
         read::list(&self.readers, query).await
+    }
+
+    async fn pick(&self, pick: &Pick) -> Result<Vec<Session>> {
+        read::pick(&self.readers, pick).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        Reader(&mut *read::begin(&self.readers).await?).nodes().await
     }
 
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::super::{
-    AtWork, Error, ListQuery, Record, Result,
+    AtWork, Error, ListQuery, Pick, Record, Result,
     read::{Snapshot, epoch_of},
     rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
 };
@@ -187,15 +187,45 @@ pub(super) async fn list(readers: &SqlitePool, query: &ListQuery) -> Result<Vec<
     .fetch_all(&mut *connection)
     .await
     .map_err(&doing)?;
+    with_live_turns(connection, found, &doing).await
+}
+
+pub(super) async fn pick(readers: &SqlitePool, pick: &Pick) -> Result<Vec<Session>> {
+    let doing = Error::while_doing("reading sessions");
+    let mut transaction = begin(readers).await?;
+    let (from, value) = match pick {
+        Pick::These(ids) => {
+            ("json_each(?) j CROSS JOIN sessions s ON s.id = j.value", serde_json::to_string(ids).unwrap_or_default())
+        }
+        Pick::Live(limit) => (
+            "(SELECT DISTINCT session_key AS key FROM turns WHERE status IN ('queued', 'running')
+              ORDER BY session_key LIMIT CAST(? AS INTEGER)) l CROSS JOIN sessions s ON s.key = l.key",
+            limit.to_string(),
+        ),
+    };
+    let found: Vec<SessionRow> = sqlx::query_as(AssertSqlSafe(format!("SELECT {SESSION} FROM {from}")))
+        .bind(value)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(&doing)?;
+    with_live_turns(&mut transaction, found, &doing).await
+}
+
+/// Sessions with their queued and running turns, by one statement for all.
+async fn with_live_turns(
+    connection: &mut SqliteConnection,
+    found: Vec<SessionRow>,
+    doing: &impl Fn(sqlx::Error) -> Error,
+) -> Result<Vec<Session>> {
     let keys: Vec<i64> = found.iter().map(SessionRow::key).collect();
     let turns = sqlx::query_as(
         "SELECT t.row, t.session_key FROM json_each(?) j CROSS JOIN turns t
          ON t.session_key = j.value AND t.status IN ('queued', 'running')",
     )
     .bind(serde_json::to_string(&keys).unwrap_or_default())
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await
-    .map_err(&doing)?;
+    .map_err(doing)?;
     rows::with_turns(found, turns)
 }
 

@@ -14,13 +14,13 @@ use rejoin::{
     agent::Registry,
     clock::Timestamp,
     ids::Incarnation,
-    model::{Message, Person, Turn, machine::Asker, machine::Session},
+    model::{Message, Node, Person, Turn, machine::Asker, machine::Session},
     protocol::Payload,
     pubsub::{Bus, Kind, Options as BusOptions, PubSub, Published, Relay, Subscriber, Subscription},
     session::{self, Sessions, TurnObserver, topic_of},
     store::{
-        self, AtWork, Committed, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Renewal, Sqlite, Store,
-        Stretch, sqlite,
+        self, AtWork, Committed, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Renewal, Sqlite,
+        Store, Stretch, sqlite,
     },
 };
 use tempfile::TempDir;
@@ -36,6 +36,7 @@ pub(crate) struct SharedStore {
     pub(crate) lie: Arc<Mutex<Option<Vec<Lie>>>>,
     /// How many of the next reads of an agent's context find the store away.
     pub(crate) away: Arc<AtomicUsize>,
+    picked: Arc<AtomicUsize>,
     _folder: Arc<TempDir>,
 }
 
@@ -44,7 +45,20 @@ impl SharedStore {
         let folder = TempDir::new().unwrap();
         let options = sqlite::Options { readers: 4, migrate: true };
         let store = Sqlite::open(&folder.path().join("rejoin.db"), &options).await.unwrap();
-        Self { store: Arc::new(store), lie: Arc::default(), away: Arc::default(), _folder: Arc::new(folder) }
+        Self {
+            store: Arc::new(store),
+            lie: Arc::default(),
+            away: Arc::default(),
+            picked: Arc::default(),
+            _folder: Arc::new(folder),
+        }
+    }
+}
+
+impl SharedStore {
+    /// How often sessions were picked out.
+    pub(crate) fn picked(&self) -> usize {
+        self.picked.load(Ordering::Relaxed)
     }
 }
 
@@ -110,6 +124,15 @@ impl Store for SharedStore {
 
     async fn list(&self, query: &ListQuery) -> store::Result<Vec<Session>> {
         self.store.list(query).await
+    }
+
+    async fn pick(&self, pick: &Pick) -> store::Result<Vec<Session>> {
+        self.picked.fetch_add(1, Ordering::Relaxed);
+        self.store.pick(pick).await
+    }
+
+    async fn nodes(&self) -> store::Result<Vec<Node>> {
+        self.store.nodes().await
     }
 
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> store::Result<usize> {
