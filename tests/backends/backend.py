@@ -27,7 +27,7 @@ asked_lock = threading.Lock()
 
 def is_signed(signature, body):
     """Whether the server with our secret sent this. The comparison takes as long whatever is wrong."""
-    expected = "sha256=" + hmac.new(SECRET, body, hashlib.sha256).hexdigest()
+    expected = hmac.new(SECRET, body, hashlib.sha256).hexdigest()
     return hmac.compare_digest(expected.encode(), (signature or "").encode())
 
 

@@ -111,10 +111,10 @@ async fn only_who_knows_the_secret_is_answered_and_only_once() {
         let changed = String::from_utf8(body.clone()).unwrap().replace("hello", "jello").into_bytes();
         for (signature, body) in [
             ("", &body),
-            ("sha256=", &body),
-            (&signature.replace("sha256=", "")[..], &body),
+            ("sha256", &body),
+            (&format!("sha256={signature}")[..], &body),
             (&signature.replace(['1', '2', '3'], "4")[..], &body),
-            ("sha256=é", &body),
+            ("é", &body),
             (&signature[..], &changed),
         ] {
             let status = post(signature, body.clone()).await.status();

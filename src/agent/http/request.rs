@@ -31,11 +31,11 @@ pub(super) fn body(context: &Context) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap_or_default()
 }
 
-/// `sha256=` and the HMAC-SHA256 of `body` under `secret`, in lower-case hexadecimal.
+/// The HMAC-SHA256 of `body` under `secret`, in lower-case hexadecimal.
 pub(super) fn signature(secret: &Secret, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
     let tag = hmac::sign(&key, body);
-    tag.as_ref().iter().fold("sha256=".to_owned(), |mut text, byte| {
+    tag.as_ref().iter().fold(String::new(), |mut text, byte| {
         for digit in [byte >> 4, byte & 15] {
             text.extend(char::from_digit(digit.into(), 16));
         }
@@ -67,7 +67,7 @@ mod tests {
                 "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
             ),
         ] {
-            assert_eq!(signature(&Secret::new(key), data), format!("sha256={expected}"));
+            assert_eq!(signature(&Secret::new(key), data), expected);
         }
     }
 
