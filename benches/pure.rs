@@ -21,6 +21,7 @@ use rejoin::{
     },
     protocol::{Broadcast, Payload, Ref, Serializer},
     pubsub::{Kind, PubSub, Published},
+    telemetry::trace::Trace,
 };
 
 const NOW: Timestamp = Timestamp(1_795_341_600_000);
@@ -133,7 +134,7 @@ async fn reader(host: &Host, name: &Arc<str>) -> (Outbox, Arc<Cell>) {
     let identity = Identity::open(Some("u"), None).unwrap();
     let connection = Arc::new(Connection::new(Serializer::V2, outbox.clone(), identity, 1 << 20));
     let refs = (Ref::from_json("1"), Ref::from_json("1"));
-    let cell = Cell::join(host, &connection, name, refs, Payload::empty(), None).unwrap();
+    let cell = Cell::join(host, &connection, name, refs, (Payload::empty(), Trace::default()), None).unwrap();
     outbox.ready().await;
     assert!(matches!(outbox.next(), OutboxNext::Write(_)));
     (outbox, cell)

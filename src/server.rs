@@ -20,13 +20,14 @@ use crate::{
         sessions::List,
     },
     config::{self, Config, Database},
-    http::{Api, Guard},
+    http::{self, Api, Guard},
     model::{Node, NodeState},
     presence::{self, Cluster, ClusterOptions, Flusher, Roster, Tracker},
     pubsub::{self, PubSub, Relay},
     session::{self, Sessions},
     shutdown::Shutdown,
     store::{self, Postgres, Sqlite, Store, postgres, sqlite},
+    telemetry::trace::{self, Traces},
     transport::{self, Connect, Origins, Refused},
 };
 
@@ -51,6 +52,9 @@ pub enum Error {
     /// The address of the bus is none.
     #[error("bus: {0}")]
     Bus(String),
+    /// Traces cannot be sent where they are to go.
+    #[error(transparent)]
+    Traces(#[from] trace::Error),
     /// An entry of `allowed-origins` is none.
     #[error("allowed-origins: {0}")]
     Origins(#[from] transport::BadPattern),
@@ -71,6 +75,18 @@ const SPREAD_PER_THOUSAND: Duration = Duration::from_secs(1);
 pub async fn run(config: Config) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals().map_err(Error::Signals)?;
     transport::raise_file_limit();
+    let traces = Traces::start(&config.node_name)?;
+    let end = Box::pin(serve(config, &shutdown)).await;
+    tokio::select! {
+        biased;
+        () = shutdown.now().cancelled() => {}
+        () = traces.stop() => {}
+    }
+    shutdown.finish();
+    end
+}
+
+async fn serve(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     let server = tokio::select! {
         server = Box::pin(Server::start(config)) => server?,
         // Asked to end before it was ready: there is nothing to drain.
@@ -85,7 +101,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
         () = server.stop() => {}
         () = shutdown.now().cancelled() => tracing::warn!("asked twice: ending at once"),
     }
-    shutdown.finish();
     Ok(())
 }
 
@@ -232,7 +247,8 @@ impl Server {
         sessions.count_clients(Arc::new(move || clients.count()));
         let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };
         let api = Api::new(sessions.clone(), host.clone(), presence, guard).limited(config.rate_limit);
-        let routes = transport::routes(transport.clone()).merge(api.routes(config.max_message_bytes + BODY_BESIDE));
+        let api = http::traced(api.routes(config.max_message_bytes + BODY_BESIDE));
+        let routes = transport::routes(transport.clone()).merge(api);
         let token = CancellationToken::new();
         let serving = tokio::spawn(transport::serve(listener, routes, transport.lobby().clone(), token.clone()));
         let drain_timeout = config.drain_timeout;

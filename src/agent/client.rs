@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, ClientBuilder, Url, redirect};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Url, redirect};
+
+use crate::telemetry::trace::Trace;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -14,6 +16,11 @@ pub(super) fn builder(url: &Url) -> ClientBuilder {
         .redirect(redirect::Policy::none())
         .user_agent(concat!("rejoin/", env!("CARGO_PKG_VERSION")));
     if is_loopback(url) { builder.no_proxy() } else { builder }
+}
+
+/// `request`, which tells of the trace that it is a part of.
+pub(super) fn traced(request: RequestBuilder) -> RequestBuilder {
+    Trace::current().headers().fold(request, |request, (name, value)| request.header(name, value))
 }
 
 /// The URL that `text` is, if requests can be sent to it.

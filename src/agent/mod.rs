@@ -97,7 +97,8 @@ pub type Answer = BoxStream<'static, Result<Output, TurnError>>;
 /// Turns messages into answers. One value serves all turns.
 #[async_trait]
 pub trait Agent: Send + Sync + 'static {
-    /// Starts an answer. Dropping the future or the stream stops the work at once.
+    /// Starts an answer. Dropping the future or the stream stops the work at once. What is sent to others should carry
+    /// the headers of the trace that this runs in ([`crate::telemetry::trace::Trace::current`]).
     ///
     /// # Errors
     /// A set-up failure (refused, bad key, unknown model), as the turn's error will show it.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     protocol::{Error, Payload, Ref, Reply, Topic, Wire, codes},
     pubsub::{Control, Kind, Published, Subscriber},
+    telemetry::trace::Trace,
 };
 
 /// One joined topic of one connection.
@@ -61,7 +62,7 @@ struct Inbox {
 
 /// What a channel is to handle.
 pub(super) enum Item {
-    Push { reference: Ref, event: String, payload: Payload, received: Instant },
+    Push { reference: Ref, event: String, payload: Payload, received: Instant, trace: Trace },
     Out(Arc<Published>),
     Leave { reference: Ref },
     Closed,
@@ -92,7 +93,7 @@ impl Cell {
         connection: &Arc<Connection>,
         name: &Arc<str>,
         (join_ref, reference): (Ref, Ref),
-        params: Payload,
+        (params, trace): (Payload, Trace),
         replaced: Option<Arc<Self>>,
     ) -> Option<Arc<Self>> {
         let channel = host.open(name)?;
@@ -113,7 +114,7 @@ impl Cell {
         if let Some(old) = &replaced {
             old.kill();
         }
-        let server = Server::new(&cell, channel, reference);
+        let server = Server::new(&cell, channel, reference, trace);
         host.spawn(server.start(params, replaced));
         Some(cell)
     }
@@ -143,16 +144,22 @@ impl Cell {
         self.inbox().ended
     }
 
-    /// Hands a push to the channel.
+    /// Hands a push to the channel. `trace` lasts until it is handled and answered.
     ///
     /// # Errors
     /// [`Refused`]; the push was not taken.
-    pub fn push(self: &Arc<Self>, reference: Ref, event: String, payload: Payload) -> Result<(), Refused> {
+    pub fn push(
+        self: &Arc<Self>,
+        reference: Ref,
+        event: String,
+        payload: Payload,
+        trace: Trace,
+    ) -> Result<(), Refused> {
         let size = payload.len();
         if !self.connection.reserve(size) {
             return Err(if self.has_ended() { Refused::Ended } else { Refused::Full });
         }
-        let item = Item::Push { reference, event, payload, received: Instant::now() };
+        let item = Item::Push { reference, event, payload, received: Instant::now(), trace };
         self.put(item, true).inspect_err(|_| self.connection.release(size))
     }
 

@@ -15,6 +15,7 @@ use crate::{
     auth::Identity,
     protocol::{Broadcast, Error, Payload, Ref, Reply, Wire, codes::CloseCode},
     pubsub::{Kind, PubSub, Published, SubscriberId},
+    telemetry::trace::Trace,
 };
 
 /// A channel's view of its surroundings.
@@ -23,6 +24,8 @@ pub struct Context {
     pub(super) subscriber: SubscriberId,
     pub(super) reference: Ref,
     pub(super) received: Instant,
+    /// Of what is being handled.
+    pub(super) trace: Trace,
     pub(super) sending: Sending,
 }
 
@@ -70,6 +73,12 @@ impl Context {
     /// When the push that is being handled, or the join, was received.
     pub fn received_at(&self) -> Instant {
         self.received
+    }
+
+    /// The trace of the push that is being handled, or of the join. What is done in a task of its own for it is to be
+    /// run in it; what the handler does itself is.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// When it will be answered `unavailable`.
@@ -134,7 +143,11 @@ impl Context {
     /// The way to answer the push that is being handled after it was handled; the handler then says
     /// [`super::Next::NoReply`].
     pub fn reply_later(&self) -> ReplyHandle {
-        ReplyHandle { owed: Arc::new(Owed::new(&self.cell)), reference: self.reference.clone() }
+        ReplyHandle {
+            owed: Arc::new(Owed::new(&self.cell)),
+            reference: self.reference.clone(),
+            _trace: self.trace.clone(),
+        }
     }
 
     /// Closes the whole connection.
@@ -149,6 +162,8 @@ impl Context {
 pub struct ReplyHandle {
     owed: Arc<Owed>,
     reference: Ref,
+    /// Lasts until the answer is given.
+    _trace: Trace,
 }
 
 /// An answer that is still to be given; dropping it gives it up.

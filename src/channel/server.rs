@@ -20,6 +20,7 @@ use crate::{
         codes::{event, protocol_reason, reason},
     },
     pubsub::{Control, Published, SubscriberId, Subscription},
+    telemetry::trace::Trace,
 };
 
 /// A channel's state while its task runs, and while it is parked.
@@ -52,12 +53,13 @@ enum Outcome<T> {
 }
 
 impl Server {
-    pub(super) fn new(cell: &Arc<Cell>, channel: Box<dyn Channel>, reference: Ref) -> Box<Self> {
+    pub(super) fn new(cell: &Arc<Cell>, channel: Box<dyn Channel>, reference: Ref, trace: Trace) -> Box<Self> {
         let cx = Context {
             cell: Arc::clone(cell),
             subscriber: SubscriberId(0),
             reference,
             received: Instant::now(),
+            trace,
             sending: Sending::Held(Vec::new()),
         };
         Box::new(Self { cell: Arc::clone(cell), channel, cx, subscription: None, pause: None })
@@ -80,7 +82,9 @@ impl Server {
         match self.join(params).await {
             Ok(joined) => {
                 self.open(joined, &owed);
-                match self.greet().await {
+                let greeted = self.greet().await;
+                self.cx.trace = Trace::default();
+                match greeted {
                     Some(end) => self.end(end).await,
                     None => self.run().await,
                 }
@@ -97,7 +101,8 @@ impl Server {
     /// that joins twice gets two answers.
     async fn join(&mut self, params: Payload) -> Result<Joined, Reply> {
         let limit = self.cx.deadline();
-        let answer = bounded(limit, self.channel.join(&mut self.cx, params)).await;
+        let trace = self.cx.trace.clone();
+        let answer = bounded(limit, trace.run(self.channel.join(&mut self.cx, params))).await;
         self.cell.connection().outbox().room().await;
         match answer {
             Outcome::Done(Ok(joined)) => Ok(joined),
@@ -175,10 +180,13 @@ impl Server {
 
     async fn handle(&mut self, item: Item) -> Option<End> {
         match item {
-            Item::Push { reference, event, payload, received } => {
+            Item::Push { reference, event, payload, received, trace } => {
                 self.cx.reference = reference;
                 self.cx.received = received;
-                self.handle_in(&event, payload).await
+                self.cx.trace = trace;
+                let end = self.handle_in(&event, payload).await;
+                self.cx.trace = Trace::default();
+                end
             }
             Item::Out(message) => self.handle_out(&message).await,
             Item::Leave { reference } => Some(leave(&self.cell, self.cx.deadline(), reference).await),
@@ -191,7 +199,8 @@ impl Server {
     async fn handle_in(&mut self, event: &str, payload: Payload) -> Option<End> {
         let limit = self.cx.deadline();
         let cell = Arc::clone(&self.cell);
-        let work = bounded(limit, self.channel.handle_in(&mut self.cx, event, payload));
+        let trace = self.cx.trace.clone();
+        let work = bounded(limit, trace.run(self.channel.handle_in(&mut self.cx, event, payload)));
         let (reply, end) = match killable(&cell, work).await {
             Outcome::Done(Next::NoReply) => (None, None),
             Outcome::Done(Next::Reply(reply)) => (Some(reply), None),

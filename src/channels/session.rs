@@ -187,6 +187,7 @@ impl SessionChannel {
         F: Future<Output = Result<T, Error>> + std::marker::Send + 'static,
     {
         let (handle, deadline): (ReplyHandle, _) = (cx.reply_later(), cx.deadline());
+        let answer = cx.trace().run(answer);
         self.shared.tasks.spawn(async move {
             let answer = time::timeout_at(deadline, Box::pin(answer)).await;
             handle.send(&reply(answer.unwrap_or(Err(Error::Unavailable))));

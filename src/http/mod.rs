@@ -9,6 +9,7 @@ mod guard;
 mod page;
 mod request;
 mod sessions;
+mod trace;
 mod who;
 
 use std::{num::NonZeroU32, sync::Arc};
@@ -22,8 +23,8 @@ use axum::{
     routing::{get, post},
 };
 
-pub use self::guard::Guard;
 use self::{error::Problem, who::Writer};
+pub use self::{guard::Guard, trace::traced};
 use crate::{channel::Host, presence::Tracker, session::Sessions, transport::Rates};
 
 /// What the handlers share. Cheap to clone.

@@ -22,6 +22,7 @@ use crate::{
     pubsub::{Kind, NodeId, PubSub, Published},
     session::{live_list::LiveList, topic_of, wake},
     store::{self, Appended, Item, Store},
+    telemetry::trace::Trace,
 };
 
 /// Why a write has no answer.
@@ -45,9 +46,19 @@ struct Entry {
     item: Item,
     /// Nothing, where nobody wants to know.
     reply: Option<oneshot::Sender<Outcome>>,
+    /// Of the write, from its way into the log to its answer.
+    trace: Trace,
 }
 
 impl Entry {
+    /// An item whose answer somebody waits for.
+    fn wanted(item: Item) -> (Self, oneshot::Receiver<Outcome>) {
+        let (reply, answer) = oneshot::channel();
+        let trace = Trace::current().child("session.write");
+        trace.note("rejoin.session", &item.session);
+        (Self { item, reply: Some(reply), trace }, answer)
+    }
+
     fn is_wanted(&self) -> bool {
         self.reply.as_ref().is_none_or(|reply| !reply.is_closed())
     }
@@ -104,15 +115,15 @@ impl Log {
     /// Hands an item to the next batch, waiting while the inbox is full. The order of these calls is the order in
     /// which items take effect; the answer may be awaited later. Dropping it does not undo the item.
     pub(super) async fn submit(&self, item: Item) -> Pending {
-        let (reply, answer) = oneshot::channel();
+        let (entry, answer) = Entry::wanted(item);
         // A closed log drops the item and with it the reply: the answer says that it was not written.
-        let _closed = self.inbox.send(Entry { item, reply: Some(reply) }).await;
+        let _closed = self.inbox.send(entry).await;
         Pending(answer)
     }
 
     /// Hands an item over that nobody waits for. It is dropped when the inbox is full: whoever posts looks again.
     pub(super) fn post(&self, item: Item) {
-        let _full = self.inbox.try_send(Entry { item, reply: None });
+        let _full = self.inbox.try_send(Entry { item, reply: None, trace: Trace::default() });
     }
 
     /// Writes an item and waits for its answer.
@@ -209,6 +220,7 @@ impl Pending {
 /// A committed batch on its way to those who wait for it.
 struct Batch {
     items: Arc<Vec<Item>>,
+    traces: Vec<Trace>,
     replies: Vec<Option<oneshot::Sender<Outcome>>>,
     outcomes: Vec<Outcome>,
     appended: Vec<Appended>,
@@ -235,19 +247,26 @@ impl Committer {
                 received = inbox.recv_many(&mut entries, BATCH) => if received == 0 { return },
             }
             // Whoever gave up before the item was begun is told nothing and nothing is written for them.
-            let (items, replies): (Vec<_>, Vec<_>) =
-                entries.drain(..).filter(Entry::is_wanted).map(|entry| (entry.item, entry.reply)).unzip();
+            let wanted = entries.drain(..).filter(Entry::is_wanted);
+            let (items, (replies, traces)): (Vec<_>, (Vec<_>, Vec<_>)) =
+                wanted.map(|entry| (entry.item, (entry.reply, entry.trace))).unzip();
             if items.is_empty() {
                 continue;
             }
-            let batch = self.commit(Arc::new(items), replies).await;
+            let batch = self.commit(Arc::new(items), replies, traces).await;
             if self.committed.send(batch).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn commit(&self, items: Arc<Vec<Item>>, replies: Vec<Option<oneshot::Sender<Outcome>>>) -> Batch {
+    async fn commit(
+        &self,
+        items: Arc<Vec<Item>>,
+        replies: Vec<Option<oneshot::Sender<Outcome>>>,
+        traces: Vec<Trace>,
+    ) -> Batch {
+        let _trace = transaction(&traces);
         for item in items.iter() {
             *lock(&self.shared.in_flight).entry(item.session.clone()).or_default() += 1;
         }
@@ -259,7 +278,7 @@ impl Committer {
                 (items.iter().map(|_| Err(outcome)).collect(), Vec::new())
             }
         };
-        Batch { items, replies, outcomes, appended }
+        Batch { items, traces, replies, outcomes, appended }
     }
 
     /// A batch that the store refuses for its content is repeated item by item: what fails alone fails alone (L3).
@@ -294,11 +313,12 @@ impl Publisher {
         }
     }
 
-    fn batch(&self, Batch { items, replies, outcomes, appended }: Batch) {
-        for (item, outcome) in items.iter().zip(&outcomes) {
+    fn batch(&self, Batch { items, traces, replies, outcomes, appended }: Batch) {
+        for ((item, trace), outcome) in items.iter().zip(&traces).zip(&outcomes) {
             let Ok(Ok(applied)) = outcome else { continue };
             for turn in &applied.started {
-                (self.on_started)(&item.session, turn.clone());
+                let trace = if applied.asked_for(turn) { trace.child("turn") } else { trace.consequence("turn") };
+                trace.within(|| (self.on_started)(&item.session, turn.clone()));
             }
         }
         for appended in &appended {
@@ -374,6 +394,16 @@ fn message_of(events: &[Event]) -> (String, usize) {
     }
     text.push_str("]}");
     (text, count)
+}
+
+/// The span of the transaction of a batch. It belongs to the first write in it that is traced, and names the others.
+fn transaction(writes: &[Trace]) -> Trace {
+    let mut traced = writes.iter().filter(|write| write.is_traced());
+    let Some(first) = traced.next() else { return Trace::default() };
+    let trace = first.child("store.commit");
+    trace.note("rejoin.items", &writes.len().to_string());
+    traced.for_each(|other| trace.link(other));
+    trace
 }
 
 fn not_written(error: &store::Error) -> NotWritten {

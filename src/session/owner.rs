@@ -35,6 +35,7 @@ use crate::{
     },
     protocol::{compacted, strict},
     store::{self, Cut, Item, PageLimits},
+    telemetry::trace::Trace,
 };
 
 /// Output beside which a chunk is written (L10).
@@ -135,9 +136,13 @@ impl Inner {
             dashmap::Entry::Vacant(place) => drop(place.insert(Handle { session: session.clone(), stop })),
         }
         self.observer.started(&session, &turn);
-        let inner = self.clone();
+        let (inner, trace) = (self.clone(), Trace::current());
+        for (key, value) in [("rejoin.session", &*session), ("rejoin.turn", &turn.id), ("rejoin.agent", &turn.agent)] {
+            trace.note(key, value);
+        }
         self.tasks.spawn(async move {
-            let mut runner = Runner::new(inner.clone(), session.clone(), turn.clone(), incarnation.clone(), stopped);
+            let mut runner =
+                Runner::new(inner.clone(), session.clone(), turn.clone(), incarnation.clone(), stopped, trace);
             if AssertUnwindSafe(Box::pin(runner.run())).catch_unwind().await.is_err() {
                 tracing::error!(session = %session, turn = %turn.id, "a runner panicked");
                 // What it had under way is unknown, so the end is made of what the log holds.
@@ -177,12 +182,25 @@ enum Outcomes {
     Gone,
 }
 
+impl Outcomes {
+    /// The status of the turn that comes of it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::End(End::Completed { .. }) => "completed",
+            Self::End(End::Failed(_)) => "failed",
+            Self::End(End::Intent | End::Shutdown) => "cancelled",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 struct Runner {
     inner: Arc<Inner>,
     session: Arc<str>,
     turn: Turn,
     incarnation: Incarnation,
     stopped: watch::Receiver<Option<Stop>>,
+    trace: Trace,
     /// The whole answer so far.
     parts: Vec<Part>,
     bytes: usize,
@@ -202,6 +220,7 @@ impl Runner {
         turn: Turn,
         incarnation: Incarnation,
         stopped: watch::Receiver<Option<Stop>>,
+        trace: Trace,
     ) -> Self {
         Self {
             flush: turn.flushed,
@@ -210,6 +229,7 @@ impl Runner {
             turn,
             incarnation,
             stopped,
+            trace,
             parts: Vec::new(),
             bytes: 0,
             pending: Vec::new(),
@@ -223,7 +243,7 @@ impl Runner {
         let limit = self.inner.options.turn_timeout;
         let deadline = time::Instant::now() + limit;
         let mut stopped = self.stopped.clone();
-        let set_up = Self::set_up(self.inner.clone(), self.session.clone(), self.turn.clone());
+        let set_up = Self::set_up(self.inner.clone(), self.session.clone(), self.turn.clone(), self.trace.clone());
         let answer = tokio::select! {
             biased;
             why = stop_of(&mut stopped) => Err(stopped_by(why)),
@@ -231,15 +251,40 @@ impl Runner {
             answer = Box::pin(set_up) => answer.map_err(|error| Outcomes::End(End::Failed(error))),
         };
         let outcome = match answer {
-            Ok(answer) => self.pull(answer, stopped, deadline).await,
+            Ok((answer, asking)) => {
+                let outcome = self.pull(answer, stopped, deadline).await;
+                note_end(&asking, &outcome);
+                outcome
+            }
             Err(outcome) => outcome,
         };
+        note_end(&self.trace, &outcome);
+        self.log_end(&outcome);
         if let Outcomes::End(end) = outcome {
             self.finish(end).await;
         }
     }
 
-    async fn set_up(inner: Arc<Inner>, session: Arc<str>, turn: Turn) -> Result<Answer, TurnError> {
+    /// One line for each turn: at `warn` for one that failed. What an agent says of it may be anything, and is for the
+    /// people of the session only.
+    fn log_end(&self, outcome: &Outcomes) {
+        let (session, turn, agent) = (&*self.session, &self.turn.id, &self.turn.agent);
+        let node = self.turn.owner.as_ref().map(|owner| owner.node.as_str());
+        match outcome {
+            Outcomes::End(End::Failed(error)) => {
+                tracing::warn!(session, turn, node, agent, code = error.code, "a turn failed");
+            }
+            _ => tracing::debug!(session, turn, node, agent, status = outcome.name(), "a turn has had its answer"),
+        }
+    }
+
+    /// The agent's answer as it begins, and the span of its request, which lasts as long as the answer is read.
+    async fn set_up(
+        inner: Arc<Inner>,
+        session: Arc<str>,
+        turn: Turn,
+        trace: Trace,
+    ) -> Result<(Answer, Trace), TurnError> {
         let agent = inner.agents.get(&turn.agent).ok_or_else(|| TurnError {
             code: "unknown_agent".to_owned(),
             message: format!("This server has no agent {:?}. Choose one that it has.", turn.agent),
@@ -247,7 +292,11 @@ impl Runner {
         })?;
         let context = context(&inner, &session, &turn, agent.max_messages()).await?;
         let limit = inner.options.agent_idle_timeout;
-        time::timeout(limit, agent.answer(context)).await.map_err(|_| timed_out("did not answer within", limit))?
+        let asking = trace.ask("agent.request");
+        let answer = time::timeout(limit, asking.run(agent.answer(context))).await;
+        let answer = answer.unwrap_or_else(|_| Err(timed_out("did not answer within", limit)));
+        let answer = answer.inspect_err(|error| asking.failed(&error.code));
+        answer.map(|answer| (answer, asking))
     }
 
     /// Pulls the agent until it ends or must stop. When this returns the agent's work is dropped, and no flush is under
@@ -438,7 +487,7 @@ impl Runner {
         let fence = self.fence(self.flush);
         let op = Op::Finish { fence, deltas, parts: self.parts.clone(), end };
         let node = self.inner.item(&self.session, op);
-        match write_until_answered(&self.inner, &node).await {
+        match self.trace.run(write_until_answered(&self.inner, &node)).await {
             Some(Ok(Ok(_))) => {}
             Some(Ok(Err(Refused::HistoryLost))) => self.history_lost(),
             Some(Ok(Err(refused))) => {
@@ -486,6 +535,14 @@ impl Pause {
     async fn wait(&mut self) {
         time::sleep(self.next).await;
         self.next = (self.next * 2).min(self.most);
+    }
+}
+
+/// Notes in a trace how a turn ended.
+fn note_end(trace: &Trace, outcome: &Outcomes) {
+    trace.note("rejoin.status", outcome.name());
+    if let Outcomes::End(End::Failed(error)) = outcome {
+        trace.failed(&error.code);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
         self, Error, Fault, Frame, Payload, Ref, Reply, Serializer, Topic,
         codes::{CONNECTION_TOPIC, close, event, protocol_reason, reason},
     },
+    telemetry::trace::Trace,
 };
 
 /// One client's joined topics. Dropping it ends them.
@@ -25,6 +26,8 @@ pub struct Socket {
     connection: Arc<Connection>,
     pace: Pace,
     cells: Mutex<Vec<Arc<Cell>>>,
+    /// The trace in which its client connected.
+    trace: Trace,
 }
 
 impl Socket {
@@ -34,7 +37,15 @@ impl Socket {
         let outbox = Outbox::new(options.max_queue_bytes);
         let connection = Connection::new(serializer, outbox, identity, options.max_inbox_bytes);
         let pace = Pace::new(options);
-        Self { host: host.clone(), connection: Arc::new(connection), pace, cells: Mutex::default() }
+        let cells = Mutex::default();
+        Self { host: host.clone(), connection: Arc::new(connection), pace, cells, trace: Trace::default() }
+    }
+
+    /// The same in a trace: whatever its client asks for is a part of it.
+    #[must_use]
+    pub fn traced(mut self, trace: Trace) -> Self {
+        self.trace = trace;
+        self
     }
 
     /// Names the connection on this node.
@@ -175,7 +186,9 @@ impl Socket {
         let replaced = place.map(|place| cells.swap_remove(place));
         let Topic::Name(name) = topic else { return };
         let refs = (join_ref, reference.clone());
-        match Cell::join(&self.host, &self.connection, name, refs, params, replaced) {
+        let trace = self.trace.serve("channel.join");
+        trace.note("rejoin.topic", name);
+        match Cell::join(&self.host, &self.connection, name, refs, (params, trace), replaced) {
             Some(cell) => cells.push(cell),
             None => self.reply(&Ref::NULL, &reference, topic, &Reply::unmatched_topic()),
         }
@@ -196,7 +209,12 @@ impl Socket {
         let cell = self.find(name);
         let taken = match &cell {
             Some(cell) if !cell.admits(join_ref) => Ok(()),
-            Some(cell) => cell.push(reference.clone(), event, payload),
+            Some(cell) => {
+                let trace = self.trace.serve("channel.push");
+                trace.note("rejoin.topic", name);
+                trace.note("rejoin.event", &event);
+                cell.push(reference.clone(), event, payload, trace)
+            }
             None => Err(Refused::Ended),
         };
         match (taken, &cell) {

@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::{AuthToken, BadParams, Params};
-use crate::auth::Identity;
+use crate::{auth::Identity, telemetry::trace::Trace};
 
 /// Decides who connects: an identity, or a refusal. Called once for each connection, before anything is kept for it.
 pub type Connect = Arc<dyn Fn(&ConnectInfo<'_>) -> Result<Identity, Refused> + Send + Sync>;
@@ -95,6 +95,17 @@ impl<'a> ConnectInfo<'a> {
     /// The headers `traceparent` and `tracestate`.
     pub fn trace_context(&self) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
         self.headers_where(|name| matches!(name, "traceparent" | "tracestate"))
+    }
+
+    /// The trace that the client is in: by its parameters, which its own program chose, else by the headers, which a
+    /// proxy on the way may have changed.
+    pub(super) fn trace(&self) -> Trace {
+        let given = ["traceparent", "tracestate"].into_iter();
+        let given = given.filter_map(|name| Some((name, Cow::Borrowed(self.params.get(name)?))));
+        match self.params.get("traceparent") {
+            Some(_) => Trace::of_client(given),
+            None => Trace::of_client(self.trace_context()),
+        }
     }
 
     /// The headers `sec-websocket-…`; with the sub-protocols also a token that is among them.

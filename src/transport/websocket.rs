@@ -34,7 +34,7 @@ use super::{
     patient::Patient,
     subprotocol::{self, Offer},
 };
-use crate::{auth::Identity, protocol::Serializer, socket::Socket};
+use crate::{auth::Identity, protocol::Serializer, socket::Socket, telemetry::trace::Trace};
 
 /// Answers a request on the path of the WebSocket.
 pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, mut request: Request) -> Response {
@@ -42,7 +42,7 @@ pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, m
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
-    let socket = Arc::new(Socket::new(state.host(), admitted.serializer, admitted.identity));
+    let socket = Arc::new(Socket::new(state.host(), admitted.serializer, admitted.identity).traced(admitted.trace));
     let place = match state.connections().enter(&socket) {
         Ok(place) => place,
         Err(full) => return no_room(full),
@@ -58,6 +58,7 @@ pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, m
 struct Admitted {
     serializer: Serializer,
     identity: Identity,
+    trace: Trace,
     accept: HeaderValue,
     /// Whether the sub-protocol `phoenix` is answered.
     phoenix: bool,
@@ -81,7 +82,7 @@ fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<Admit
         return Err((StatusCode::BAD_REQUEST, "this is a WebSocket: use HTTP/1.1").into_response());
     }
     let accept = handshake(headers).map_err(|text| (StatusCode::BAD_REQUEST, text).into_response())?;
-    Ok(Admitted { serializer, identity, accept, phoenix })
+    Ok(Admitted { serializer, identity, trace: info.trace(), accept, phoenix })
 }
 
 fn no_room(full: NoRoom) -> Response {

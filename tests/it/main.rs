@@ -38,6 +38,7 @@ mod kill;
 mod limits;
 mod live_list;
 mod log_durable;
+mod logs;
 mod long_poll;
 mod ownership_lease;
 mod ownership_turns;

@@ -68,7 +68,7 @@ impl Http {
         if let Some(secret) = &self.options.secret {
             request = request.header(request::SIGNATURE_HEADER, request::signature(secret, &body));
         }
-        request.body(body).send().await.map_err(|error| self.endpoint.unreachable(&error))
+        client::traced(request.body(body)).send().await.map_err(|error| self.endpoint.unreachable(&error))
     }
 }
 

@@ -70,7 +70,7 @@ impl OpenAi {
         if let Some(key) = &self.options.api_key {
             request = request.bearer_auth(key.expose());
         }
-        request.send().await.map_err(|error| self.endpoint.unreachable(&error))
+        client::traced(request).send().await.map_err(|error| self.endpoint.unreachable(&error))
     }
 }
 

@@ -302,3 +302,14 @@ pub struct Applied {
     /// Turns that were given to the item's node.
     pub started: Vec<Turn>,
 }
+
+impl Applied {
+    /// Whether the item itself asked for this turn, as opposed to having made room for it.
+    pub fn asked_for(&self, turn: &Turn) -> bool {
+        match &self.done {
+            Done::Sent { turn_id, .. } => turn_id.as_deref() == Some(&turn.id),
+            Done::Retried { turn_id, .. } => *turn_id == turn.id,
+            _ => false,
+        }
+    }
+}

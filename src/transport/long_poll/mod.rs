@@ -25,7 +25,7 @@ pub use self::lines::{BadLine, Line, MAX_LINES, lines};
 use self::session::{Poll, Session};
 pub(super) use self::sessions::Sessions;
 use super::{AuthToken, ConnectInfo, Refused, State, Transport, admission, connections::NoRoom};
-use crate::{auth::Identity, protocol::Serializer};
+use crate::{auth::Identity, protocol::Serializer, telemetry::trace::Trace};
 
 /// The header that names a session; it goes before the parameter `token`.
 const SESSION_HEADER: &str = "x-phoenix-longpoll-token";
@@ -71,7 +71,7 @@ fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
         return Step::Answer(if token.is_some() { answer::ended() } else { answer::unavailable(why) });
     }
     Step::Answer(match admit(state, path, request) {
-        Ok((serializer, identity)) => match Sessions::open(state, serializer, identity) {
+        Ok((serializer, identity, trace)) => match Sessions::open(state, serializer, identity, trace) {
             Ok(session) => answer::opened(session.token()),
             Err(why) => answer::unavailable(why),
         },
@@ -89,12 +89,13 @@ fn check_room(state: &State, request: &Request) -> Result<(), NoRoom> {
     if peer.is_none_or(|peer| state.lobby().may_begin(peer.ip())) { Ok(()) } else { Err(NoRoom::Full) }
 }
 
-fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<(Serializer, Identity), Refused> {
+fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<(Serializer, Identity, Trace), Refused> {
     let header = request.headers().get(AUTH_TOKEN_HEADER).filter(|_| state.options().auth_token);
     let auth_token = header.map(|value| AuthToken::new(value.as_bytes()));
     let query = for_application(request.uri().query().unwrap_or_default());
     let info = ConnectInfo::new(Transport::LongPoll, request, path, &query, auth_token)?;
-    admission::admit(state, &info)
+    let (serializer, identity) = admission::admit(state, &info)?;
+    Ok((serializer, identity, info.trace()))
 }
 
 async fn post(state: State, request: Request) -> Response {

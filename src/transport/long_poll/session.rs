@@ -239,12 +239,13 @@ mod tests {
         channel::{self, Host},
         protocol::{Serializer, Text, Wire},
         pubsub::PubSub,
+        telemetry::trace::Trace,
     };
 
     fn session() -> Arc<Session> {
         let host = Host::new(channel::Router::new(), PubSub::new(), channel::Options::default());
         let state = State::new(host, Arc::new(|_| Err(Refused::default())), Options::default());
-        Sessions::open(&state, Serializer::V2, Identity::open(None, None).unwrap()).unwrap()
+        Sessions::open(&state, Serializer::V2, Identity::open(None, None).unwrap(), Trace::default()).unwrap()
     }
 
     async fn body(response: Response) -> String {

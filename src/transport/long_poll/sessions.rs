@@ -14,7 +14,7 @@ use super::{
     super::{State, connections::NoRoom},
     session::Session,
 };
-use crate::{auth::Identity, protocol::Serializer, socket::Socket};
+use crate::{auth::Identity, protocol::Serializer, socket::Socket, telemetry::trace::Trace};
 
 /// The sessions of a mount.
 #[derive(Default)]
@@ -24,8 +24,13 @@ pub(in super::super) struct Sessions {
 
 impl Sessions {
     /// Opens a session, and starts the task that sees to its end.
-    pub(super) fn open(state: &State, serializer: Serializer, identity: Identity) -> Result<Arc<Session>, NoRoom> {
-        let socket = Arc::new(Socket::new(state.host(), serializer.text_only(), identity));
+    pub(super) fn open(
+        state: &State,
+        serializer: Serializer,
+        identity: Identity,
+        trace: Trace,
+    ) -> Result<Arc<Session>, NoRoom> {
+        let socket = Arc::new(Socket::new(state.host(), serializer.text_only(), identity).traced(trace));
         let place = state.connections().enter(&socket)?;
         let session = Arc::new(Session::new(mint(), socket, place, state.options()));
         state.sessions().lock().insert(session.token().to_owned(), Arc::clone(&session));

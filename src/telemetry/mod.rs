@@ -1,10 +1,14 @@
-//! Logs: on stderr, as text or as JSON lines, filtered.
+//! Logs: on stderr, as text or as JSON lines, filtered. And traces, which `trace` has more about.
 //!
-//! It knows nothing of who logs. Its invariant: stdout stays free for the line that says where the server listens.
+//! It knows nothing of who logs. Its invariants: stdout stays free for the line that says where the server listens, and
+//! at no level is there a line with a token, a password or what somebody said.
+
+pub mod trace;
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How a line of the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,13 +51,22 @@ pub fn check_filter(filter: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Filter`]; [`Error::Twice`] if the process has set up its logs already.
 pub fn init(filter: &str, format: Format) -> Result<(), Error> {
-    let registry = tracing_subscriber::registry().with(parse(filter)?);
+    let registry = tracing_subscriber::registry().with(parse(filter)?).with(filter_fn(keeps_secrets));
     let lines = fmt::layer().with_writer(std::io::stderr);
     let done = match format {
         Format::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
         Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     done.map_err(|_| Error::Twice)
+}
+
+/// Libraries that at their more talkative levels write out what passes through them: what people say, and passwords.
+const TELLTALES: [&str; 3] = ["async_nats", "tokio_tungstenite", "tungstenite"];
+
+/// Whether what comes from there may be logged, whatever the filter says.
+fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= Level::INFO || !TELLTALES.contains(&library)
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, Error> {
