@@ -7,6 +7,7 @@
 // layer: foundations
 pub mod clock;
 pub mod ids;
+pub mod measure;
 pub mod shutdown;
 pub mod telemetry;
 
@@ -35,6 +36,9 @@ pub mod socket;
 
 // layer: transport
 pub mod transport;
+
+// layer: metrics
+pub mod metrics;
 
 // layer: http
 pub mod http;

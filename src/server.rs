@@ -21,6 +21,7 @@ use crate::{
     },
     config::{self, Config, Database},
     http::{self, Api, Guard},
+    metrics::{Metrics, Sources},
     model::{Node, NodeState},
     presence::{self, Cluster, ClusterOptions, Flusher, Roster, Tracker},
     pubsub::{self, PubSub, Relay},
@@ -246,9 +247,17 @@ impl Server {
         let clients = transport.connections().clone();
         sessions.count_clients(Arc::new(move || clients.count()));
         let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };
-        let api = Api::new(sessions.clone(), host.clone(), presence, guard).limited(config.rate_limit);
+        let metrics = Metrics::new(Sources {
+            sessions: sessions.clone(),
+            store: store.clone(),
+            host: host.clone(),
+            presence: presence.clone(),
+            connections: transport.connections().clone(),
+            lobby: transport.lobby().clone(),
+        });
+        let api = Api::new(sessions.clone(), host.clone(), presence, metrics.clone(), guard).limited(config.rate_limit);
         let api = http::traced(api.routes(config.max_message_bytes + BODY_BESIDE));
-        let routes = transport::routes(transport.clone()).merge(api);
+        let routes = http::metrics::counted(transport::routes(transport.clone()).merge(api), metrics);
         let token = CancellationToken::new();
         let serving = tokio::spawn(transport::serve(listener, routes, transport.lobby().clone(), token.clone()));
         let drain_timeout = config.drain_timeout;

@@ -3,6 +3,7 @@
 //! Knows no connection. Its invariant: every task that a channel runs in is tracked here, and can be waited for.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     num::NonZeroU32,
     sync::{
@@ -74,7 +75,9 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Tally {
-    channels: AtomicU64,
+    /// Channels that are joined, one number for each route.
+    channels: Vec<AtomicU64>,
+    missed: AtomicU64,
     deliveries: AtomicU64,
     slow_consumers: AtomicU64,
     pages: AtomicU64,
@@ -97,12 +100,15 @@ pub struct Counts {
     pub rate_limited: u64,
     /// Connections that were closed because they went on regardless.
     pub too_fast: u64,
+    /// Ephemeral broadcasts that were left out for somebody.
+    pub missed: u64,
 }
 
 impl Host {
     /// Serves `router`'s channels over `pubsub`. To be called inside the tokio runtime that is to run them.
     pub fn new(router: Router, pubsub: PubSub, options: Options) -> Self {
-        let (tasks, tally) = (TaskTracker::new(), Tally::default());
+        let channels = router.kinds().map(|_| AtomicU64::new(0)).collect();
+        let (tasks, tally) = (TaskTracker::new(), Tally { channels, ..Tally::default() });
         let runtime = tokio::runtime::Handle::current();
         Self { inner: Arc::new(Inner { router, pubsub, options, tasks, runtime, tally }) }
     }
@@ -121,13 +127,23 @@ impl Host {
     pub fn counts(&self) -> Counts {
         let tally = &self.inner.tally;
         Counts {
-            channels: tally.channels.load(Ordering::Relaxed),
+            channels: tally.channels.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
             deliveries: tally.deliveries.load(Ordering::Relaxed),
             slow_consumers: tally.slow_consumers.load(Ordering::Relaxed),
             pages: tally.pages.load(Ordering::Relaxed),
             rate_limited: tally.rate_limited.load(Ordering::Relaxed),
             too_fast: tally.too_fast.load(Ordering::Relaxed),
+            missed: tally.missed.load(Ordering::Relaxed),
         }
+    }
+
+    /// Channels that are joined now, by what the topics of their route begin with.
+    pub fn channels(&self) -> BTreeMap<&str, u64> {
+        let mut channels = BTreeMap::new();
+        for (kind, count) in self.inner.router.kinds().zip(&self.inner.tally.channels) {
+            *channels.entry(kind).or_default() += count.load(Ordering::Relaxed);
+        }
+        channels
     }
 
     /// Waits until no channel has anything left to do, at most for `limit`. To be called when all connections are
@@ -160,12 +176,24 @@ impl Host {
         self.inner.tasks.spawn_on(task, &self.inner.runtime);
     }
 
-    pub(super) fn count_joined(&self) {
-        self.inner.tally.channels.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_joined(&self, topic: &str) {
+        if let Some(count) = self.channels_like(topic) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    pub(super) fn count_ended(&self) {
-        self.inner.tally.channels.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn count_ended(&self, topic: &str) {
+        if let Some(count) = self.channels_like(topic) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn channels_like(&self, topic: &str) -> Option<&AtomicU64> {
+        self.inner.router.place(topic).and_then(|place| self.inner.tally.channels.get(place))
+    }
+
+    pub(super) fn count_missed(&self, messages: u64) {
+        self.inner.tally.missed.fetch_add(messages, Ordering::Relaxed);
     }
 
     pub(super) fn count_delivery(&self) {

@@ -14,6 +14,9 @@ pub struct Router {
     routes: Vec<(Pattern, Factory)>,
 }
 
+/// What the channels of a route are called that serves every topic.
+const ANY: &str = "any";
+
 #[derive(Clone)]
 enum Pattern {
     Exact(String),
@@ -49,7 +52,25 @@ impl Router {
     }
 }
 
+impl Router {
+    /// What the channels of each route are called, in the order of the routes: what its pattern begins with.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|(pattern, _)| pattern.kind())
+    }
+
+    /// Which of the routes serves `topic`.
+    pub(super) fn place(&self, topic: &str) -> Option<usize> {
+        self.routes.iter().position(|(pattern, _)| pattern.matches(topic))
+    }
+}
+
 impl Pattern {
+    fn kind(&self) -> &str {
+        let (Self::Exact(name) | Self::Prefix(name)) = self;
+        let name = name.trim_end_matches(':');
+        if name.is_empty() { ANY } else { name }
+    }
+
     fn matches(&self, topic: &str) -> bool {
         match self {
             Self::Exact(name) => name == topic,
@@ -91,5 +112,15 @@ mod tests {
         assert_eq!(served("food:1"), Some("food"));
         assert_eq!(served("foo"), Some("foo"));
         assert_eq!(served("fo"), None);
+    }
+
+    #[test]
+    fn channels_are_called_what_their_topics_begin_with() {
+        let none = || -> Box<dyn Channel> { Box::new(Marked(&[])) };
+        let router =
+            Router::new().route("session:*", none).route("sessions", none).route("a:b:*", none).route("*", none);
+        assert_eq!(router.kinds().collect::<Vec<_>>(), ["session", "sessions", "a:b", "any"]);
+        let places: Vec<_> = ["sessions", "session:1", "a:b:c", "x"].map(|topic| router.place(topic)).into();
+        assert_eq!(places, [Some(1), Some(0), Some(2), Some(3)]);
     }
 }

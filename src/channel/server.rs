@@ -120,7 +120,7 @@ impl Server {
     /// Answers the join, and lets pass what was held: under one lock, so that nothing comes before or between.
     fn open(&mut self, joined: Joined, owed: &[Ref]) {
         let cell = Arc::clone(&self.cell);
-        cell.host().count_joined();
+        cell.host().count_joined(cell.name());
         let mut gate = cell.gate();
         cell.answer(cell.join_ref(), &self.cx.reference, &Reply::ok(joined.response));
         for join_ref in owed {
@@ -314,6 +314,7 @@ impl Server {
             count: u64,
         }
         self.cell.gate().told(count);
+        self.cell.host().count_missed(count);
         self.cx.push(event::MISSED, &Payload::json(&Missed { count }));
         None
     }
@@ -352,7 +353,7 @@ impl Server {
             Outcome::Done(()) => {}
             _ => tracing::error!(topic = cell.name(), ?reason, "a channel did not end as it should"),
         }
-        cell.host().count_ended();
+        cell.host().count_ended(cell.name());
         if reason == Leave::Replaced {
             cell.finish();
         }

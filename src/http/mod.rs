@@ -6,6 +6,7 @@
 mod cluster;
 pub mod error;
 mod guard;
+pub mod metrics;
 mod page;
 mod request;
 mod sessions;
@@ -25,7 +26,7 @@ use axum::{
 
 use self::{error::Problem, who::Writer};
 pub use self::{guard::Guard, trace::traced};
-use crate::{channel::Host, presence::Tracker, session::Sessions, transport::Rates};
+use crate::{channel::Host, metrics::Metrics, presence::Tracker, session::Sessions, transport::Rates};
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -33,14 +34,16 @@ pub struct Api {
     sessions: Sessions,
     host: Host,
     presence: Tracker,
+    metrics: Metrics,
     guard: Arc<Guard>,
     writes: Arc<Rates<Writer>>,
 }
 
 impl Api {
-    /// Handlers over these sessions, and the channels and presence of this node; `guard` says who may write.
-    pub fn new(sessions: Sessions, host: Host, presence: Tracker, guard: Guard) -> Self {
-        Self { sessions, host, presence, guard: Arc::new(guard), writes: Arc::new(Rates::new(None, 1)) }
+    /// Handlers over these sessions, the channels, presence and metrics of this node; `guard` says who may write.
+    pub fn new(sessions: Sessions, host: Host, presence: Tracker, metrics: Metrics, guard: Guard) -> Self {
+        let writes = Arc::new(Rates::new(None, 1));
+        Self { sessions, host, presence, metrics, guard: Arc::new(guard), writes }
     }
 
     /// The same, in which one user, or one address where nobody says who asks, writes so often in a second at most, and
@@ -71,6 +74,7 @@ impl Api {
             .route("/app.css", get(page::style))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics::scrape))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(DefaultBodyLimit::max(max_body))

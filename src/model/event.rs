@@ -80,6 +80,8 @@ pub struct Event {
     pub turn_id: Option<Arc<str>>,
     /// For a delta, the number of the flush that brought it.
     pub flush: Option<u64>,
+    /// For the end of a turn that did not complete, the reason or the error's code, for those who count.
+    pub reason: Option<Arc<str>>,
     /// Its text after `{"seq":N,`.
     pub body: String,
 }
@@ -145,6 +147,17 @@ pub enum Data<'a> {
         /// As it is now.
         max_running: u32,
     },
+}
+
+impl Data<'_> {
+    /// Why a turn ended without completing: the reason of its cancel, or the code of its failure.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Failed { error, .. } => Some(&error.code),
+            Self::Cancelled { reason, .. } => Some(reason.name()),
+            _ => None,
+        }
+    }
 }
 
 /// The body of an event: its text after the seq.

@@ -218,6 +218,11 @@ impl Tracker {
         self.inner.ledger.clone()
     }
 
+    /// On how many topics anybody is shown.
+    pub fn topics(&self) -> usize {
+        self.inner.topics.len()
+    }
+
     /// How many keys are on a topic.
     pub fn count(&self, topic: &str) -> usize {
         self.inner.find(topic).map_or(0, |entry| entry.lock().topic.members().len())

@@ -244,7 +244,10 @@ impl Inner {
         self.heads.learn(&before.session, &verdict, found.map_or(0, |(_, head)| head));
         match verdict {
             Verdict::Same => {}
-            Verdict::Behind(head) => self.pubsub.hint(&topic_of(&before.session), head),
+            Verdict::Behind(head) => {
+                self.tally.behind.add(1);
+                self.pubsub.hint(&topic_of(&before.session), head);
+            }
             Verdict::Changed => self.log_changed(&before.session),
         }
     }

@@ -47,6 +47,7 @@ impl Inner {
         let answer =
             time::timeout(self.options.lease_ttl, self.store.renew(&own, ids::beat(), self.clients.count())).await;
         let got = Instant::now();
+        self.tally.renew.took(got.saturating_duration_since(sent));
         match answer {
             Ok(Ok(renewal)) => {
                 let turns = self.renewed(&own, sent, got, renewal).await;
@@ -63,6 +64,7 @@ impl Inner {
     fn not_renewed(&self, error: &(dyn std::error::Error + 'static)) {
         let source = error.source().map(ToString::to_string);
         tracing::error!(%error, source, "the lease was not renewed");
+        self.tally.not_renewed.add(1);
         self.set_seen(|seen| seen.current = false);
         self.judge(super::judge::Judge::forget);
     }
@@ -140,6 +142,7 @@ impl Inner {
     async fn retire(self: &Arc<Self>) {
         let owner = Owner { node: self.options.node_name.clone(), incarnation: Incarnation::mint() };
         tracing::warn!(old = %self.owner().incarnation, new = %owner.incarnation, "this node was declared dead; it goes on under a new identity");
+        self.tally.retired.add(1);
         self.runners.stop_all(Stop::Fenced);
         self.judge(super::judge::Judge::forget);
         match self.store.start_node(new_node(&owner, &self.options, false)).await {

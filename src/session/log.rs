@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +21,7 @@ use crate::{
     },
     protocol::{Broadcast, Payload},
     pubsub::{Kind, NodeId, PubSub, Published},
-    session::{live_list::LiveList, topic_of, wake},
+    session::{live_list::LiveList, tally::Tally, topic_of, wake},
     store::{self, Appended, Item, Store},
     telemetry::trace::Trace,
 };
@@ -99,13 +100,14 @@ impl Log {
         pubsub: PubSub,
         on_started: OnStarted,
         list: Arc<LiveList>,
+        tally: Arc<Tally>,
         closed: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (inbox, receiver) = mpsc::channel(INBOX);
         let shared = Arc::<Shared>::default();
         let (committed, publish) = mpsc::channel(PIPELINE);
-        let committer = Committer { store, shared: shared.clone(), committed, closed };
-        let publisher = Publisher { pubsub, on_started, list, shared: shared.clone() };
+        let committer = Committer { store, shared: shared.clone(), tally: tally.clone(), committed, closed };
+        let publisher = Publisher { pubsub, on_started, list, tally, shared: shared.clone() };
         let task = async move {
             tokio::join!(committer.run(receiver), publisher.run(publish));
         };
@@ -129,6 +131,11 @@ impl Log {
     /// Writes an item and waits for its answer.
     pub(super) async fn write(&self, item: Item) -> Outcome {
         self.submit(item).await.answer().await
+    }
+
+    /// How many items wait for the batch before them.
+    pub(super) fn waiting(&self) -> usize {
+        self.inbox.max_capacity() - self.inbox.capacity()
     }
 
     /// Whether a batch with items of this session is being committed at this moment.
@@ -230,6 +237,7 @@ struct Batch {
 struct Committer {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
+    tally: Arc<Tally>,
     committed: mpsc::Sender<Batch>,
     closed: CancellationToken,
 }
@@ -270,7 +278,8 @@ impl Committer {
         for item in items.iter() {
             *lock(&self.shared.in_flight).entry(item.session.clone()).or_default() += 1;
         }
-        let (outcomes, appended) = match self.store.commit(items.clone()).await {
+        self.tally.batch.were(items.len());
+        let (outcomes, appended) = match self.transaction(items.clone()).await {
             Ok(committed) => (committed.outcomes.into_iter().map(Ok).collect(), committed.appended),
             Err(store::Error::Content { .. }) if items.len() > 1 => self.one_by_one(&items).await,
             Err(error) => {
@@ -281,11 +290,21 @@ impl Committer {
         Batch { items, traces, replies, outcomes, appended }
     }
 
+    async fn transaction(&self, items: Arc<Vec<Item>>) -> store::Result<store::Committed> {
+        let begun = Instant::now();
+        let committed = self.store.commit(items).await;
+        self.tally.append.took(begun.elapsed());
+        if committed.is_err() {
+            self.tally.not_committed.add(1);
+        }
+        committed
+    }
+
     /// A batch that the store refuses for its content is repeated item by item: what fails alone fails alone (L3).
     async fn one_by_one(&self, items: &[Item]) -> (Vec<Outcome>, Vec<Appended>) {
         let (mut outcomes, mut appended) = (Vec::with_capacity(items.len()), Vec::new());
         for item in items {
-            match self.store.commit(Arc::new(vec![item.clone()])).await {
+            match self.transaction(Arc::new(vec![item.clone()])).await {
                 Ok(committed) => {
                     outcomes.extend(committed.outcomes.into_iter().map(Ok));
                     appended.extend(committed.appended);
@@ -303,6 +322,7 @@ struct Publisher {
     pubsub: PubSub,
     on_started: OnStarted,
     list: Arc<LiveList>,
+    tally: Arc<Tally>,
     shared: Arc<Shared>,
 }
 
@@ -322,6 +342,7 @@ impl Publisher {
             }
         }
         for appended in &appended {
+            self.tally.appended(&appended.events);
             self.publish(appended);
         }
         self.list.tell(&self.pubsub, changed(&items, &outcomes, &appended));

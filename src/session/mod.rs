@@ -15,6 +15,7 @@ mod owner;
 mod recovery;
 mod requests;
 mod snapshot;
+mod tally;
 mod wake;
 
 use std::{
@@ -35,6 +36,7 @@ pub use self::{
     nodes::{Connections, NodeList, NodeName, NodeSummary},
     requests::{CancelAnswer, Parts, RetryAnswer, Send, SendAnswer, Update},
     snapshot::{History, Joined, Page, Summary},
+    tally::{AgentTally, Counter, Pulse, Tally},
 };
 use self::{judge::Judge, log::Log, owner::Runners};
 use crate::{
@@ -101,6 +103,7 @@ struct Inner {
     observer: Arc<dyn TurnObserver>,
     options: Options,
     log: Log,
+    tally: Arc<Tally>,
     runners: Runners,
     judge: Mutex<Judge>,
     movements: Mutex<nodes::Movements>,
@@ -171,7 +174,15 @@ impl Sessions {
                 }
             });
             let list = Arc::new(live_list::LiveList::new(store.scope()));
-            let (log, task) = Log::start(store.clone(), pubsub.clone(), on_started, list.clone(), log_closed.clone());
+            let tally = Arc::new(Tally::new(&agents));
+            let (log, task) = Log::start(
+                store.clone(),
+                pubsub.clone(),
+                on_started,
+                list.clone(),
+                tally.clone(),
+                log_closed.clone(),
+            );
             tasks.spawn(task);
             let heads = Arc::new(heads::Heads::new(store.scope().is_some()));
             let ears = wake::Ears::open(&pubsub, weak);
@@ -185,6 +196,7 @@ impl Sessions {
                 agents,
                 observer,
                 log,
+                tally,
                 runners: Runners::default(),
                 judge: Mutex::new(Judge::new(options.lease_renew)),
                 movements: Mutex::default(),
@@ -233,6 +245,14 @@ impl Sessions {
     pub fn is_ready(&self) -> bool {
         let seen = self.inner.seen();
         seen.current && !self.is_draining() && seen.renewed.elapsed() < self.inner.options.lease_ttl
+    }
+
+    /// What waits in the store, on whatever node it was accepted.
+    ///
+    /// # Errors
+    /// Whatever keeps the store from being read.
+    pub async fn waiting(&self) -> store::Result<store::Waiting> {
+        self.inner.store.waiting().await
     }
 
     /// How the bus between nodes is. Without it this node works, and learns late what others do.

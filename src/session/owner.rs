@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     Inner,
     log::{NotWritten, Outcome},
+    tally::AgentTally,
     topic_of,
 };
 use crate::{
@@ -65,6 +66,7 @@ pub(super) struct Runners {
 
 struct Handle {
     session: Arc<str>,
+    since: Instant,
     stop: watch::Sender<Option<Stop>>,
 }
 
@@ -84,6 +86,11 @@ impl Runners {
 
     pub(super) fn sessions(&self) -> Vec<Arc<str>> {
         self.map.iter().map(|entry| entry.session.clone()).collect()
+    }
+
+    /// Since when the one has run that has run longest.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.map.iter().map(|entry| entry.since).min()
     }
 
     /// Ready when no runner is left. For one caller at a time.
@@ -133,8 +140,11 @@ impl Inner {
         let (stop, stopped) = watch::channel(None);
         match self.runners.map.entry(turn.id.clone()) {
             dashmap::Entry::Occupied(_) => return,
-            dashmap::Entry::Vacant(place) => drop(place.insert(Handle { session: session.clone(), stop })),
+            dashmap::Entry::Vacant(place) => {
+                drop(place.insert(Handle { session: session.clone(), since: Instant::now(), stop }));
+            }
         }
+        self.tally.started.add(1);
         self.observer.started(&session, &turn);
         let (inner, trace) = (self.clone(), Trace::current());
         for (key, value) in [("rejoin.session", &*session), ("rejoin.turn", &turn.id), ("rejoin.agent", &turn.agent)] {
@@ -150,6 +160,7 @@ impl Inner {
                 let op = Op::EndOwned { turn_id, incarnation, term, end: End::Failed(crashed()) };
                 write_until_answered(&inner, &inner.item(&session, op)).await;
             }
+            runner.watch.ended();
             inner.observer.ended(&session, &turn);
             inner.runners.remove(&turn.id);
             inner.log.forget(&turn.id);
@@ -194,6 +205,29 @@ impl Outcomes {
     }
 }
 
+/// How long a turn takes, for those who measure.
+struct Watch {
+    tally: Option<Arc<AgentTally>>,
+    begun: Instant,
+    /// Whether the agent has said something.
+    heard: bool,
+}
+
+impl Watch {
+    fn heard(&mut self) {
+        if let Some(tally) = self.tally.as_ref().filter(|_| !self.heard) {
+            tally.first_output.took(self.begun.elapsed());
+        }
+        self.heard = true;
+    }
+
+    fn ended(&self) {
+        if let Some(tally) = &self.tally {
+            tally.turn.took(self.begun.elapsed());
+        }
+    }
+}
+
 struct Runner {
     inner: Arc<Inner>,
     session: Arc<str>,
@@ -211,6 +245,7 @@ struct Runner {
     flush: u64,
     since_chunk: Vec<Delta>,
     since_chunk_bytes: usize,
+    watch: Watch,
 }
 
 impl Runner {
@@ -222,8 +257,10 @@ impl Runner {
         stopped: watch::Receiver<Option<Stop>>,
         trace: Trace,
     ) -> Self {
+        let watch = Watch { tally: inner.tally.agent(&turn.agent), begun: Instant::now(), heard: false };
         Self {
             flush: turn.flushed,
+            watch,
             inner,
             session,
             turn,
@@ -372,7 +409,10 @@ impl Runner {
     /// What one output of the agent means; `None`: go on.
     fn hear(&mut self, output: Option<Result<Output, TurnError>>, window: Duration) -> Option<End> {
         match output {
-            Some(Ok(Output::Delta(delta))) => self.take(delta, window).map(End::Failed),
+            Some(Ok(Output::Delta(delta))) => {
+                self.watch.heard();
+                self.take(delta, window).map(End::Failed)
+            }
             Some(Ok(Output::Done { usage })) => Some(End::Completed { usage: usage.map(clean_value) }),
             Some(Err(error)) => Some(End::Failed(error)),
             None => Some(End::Failed(cut_short())),

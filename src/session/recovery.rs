@@ -66,7 +66,10 @@ impl Inner {
     async fn sweep(self: &Arc<Self>, turns: &[RunningTurn], intents: &mut Intents) {
         for (incarnation, beat) in self.judge(|judge| judge.verdicts()) {
             match self.store.bury_node(&incarnation, Some(beat)).await {
-                Ok(true) => tracing::warn!(node = %incarnation, "a node has not moved for its lease: tombstone set"),
+                Ok(true) => {
+                    self.tally.buried.add(1);
+                    tracing::warn!(node = %incarnation, "a node has not moved for its lease: tombstone set");
+                }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(node = %incarnation, %error, "a tombstone could not be set"),
             }

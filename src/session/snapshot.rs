@@ -3,7 +3,10 @@
 //! Everything is encoded from the texts that the store kept; nothing is parsed but deltas that lie side by side, which
 //! are merged into one that carries the last seq and, as `first`, the seq of its first.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,7 +22,9 @@ use crate::{
         machine::{self, Op, Session},
         turn::{Liveness, WireTurn},
     },
-    store::{self, Catchup, Cut, From, ListQuery, Messages, PageLimits, Record, Stretch, status_of},
+    store::{
+        self, Catchup, Cut, From, ListQuery, Messages, PageLimits, Record, SnapshotReason, Stretch, status_of,
+    },
 };
 
 /// The answer to a join.
@@ -104,6 +109,22 @@ struct SessionView<'a> {
     updated_at: Timestamp,
 }
 
+/// What a reader was given to catch up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    Replay,
+    Snapshot(SnapshotReason),
+}
+
+impl Given {
+    fn of(catchup: &Catchup) -> Self {
+        match catchup {
+            Catchup::Replay(_) => Self::Replay,
+            Catchup::Snapshot { reason, .. } => Self::Snapshot(*reason),
+        }
+    }
+}
+
 /// How often a look repeats its reconciliation before it answers with what it has: other nodes may be at work too.
 const TRIES: usize = 3;
 
@@ -113,12 +134,15 @@ impl Sessions {
     /// # Errors
     /// [`Error::Invalid`] for an id that cannot be one, [`Error::NotFound`], [`Error::Unavailable`].
     pub async fn join(&self, session: &str, from: From, create: bool) -> Result<Joined, Error> {
+        let begun = Instant::now();
         let cut = self.inner.reconciled_cut(session, Some(&from), create).await?;
         let others = self.inner.pubsub.subscribers(&topic_of(session)) > 1;
         if !self.inner.heads.joined(&cut) && others {
             self.inner.log_changed(session);
         }
-        Ok(self.inner.joined(&cut))
+        let joined = self.inner.joined(&cut);
+        self.inner.tally.joined(cut.catchup.as_ref().map(Given::of), begun.elapsed());
+        Ok(joined)
     }
 
     /// `{"session","turns"}`, reconciled.

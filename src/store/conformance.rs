@@ -95,7 +95,8 @@ macro_rules! exercise {
                 sessions_are_picked_by_id_or_by_having_a_turn,
                 l5_compaction_drops_only_deltas_of_turns_that_ended_before,
                 a_new_history_changes_every_epoch,
-                l7_heads_of_many_sessions_are_read_at_once
+                l7_heads_of_many_sessions_are_read_at_once,
+                what_waits_is_counted_and_the_oldest_of_it_known
         }
     };
     ($open:expr; nodes) => {

@@ -283,6 +283,26 @@ impl Default for PageLimits {
     }
 }
 
+/// What waits in a store, of all nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Turns that wait for a slot.
+    pub queued: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The connections of one server to its store, but for those that only it itself uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// As many as there may be.
+    pub most: usize,
+    /// Those that are being used.
+    pub busy: usize,
+    /// Those that are open and wait to be used.
+    pub idle: usize,
+}
+
 /// A node's own row, as it is inserted.
 #[derive(Debug, Clone)]
 pub struct NewNode {
@@ -335,6 +355,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every node row, and how many turns each owner runs, of those that run any.
     async fn at_work(&self) -> Result<AtWork>;
+
+    /// What waits: one query over the queued turns.
+    async fn waiting(&self) -> Result<Waiting>;
+
+    /// How its connections are used at this moment.
+    fn pool(&self) -> Pool;
 
     /// One consistent look at a session, with what a reader needs to catch up from `from`.
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>>;

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Error, Record, Result, RunningTurn};
+use super::{Error, Record, Result, RunningTurn, Waiting};
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
@@ -23,6 +23,12 @@ pub(super) fn unsigned(value: i64) -> u64 {
 /// A seq, a count or a limit as a database holds it.
 pub(super) fn signed<N: TryInto<i64>>(value: N) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
+}
+
+/// What waits, by the number of queued turns and when the oldest was accepted.
+pub(super) fn waiting((queued, oldest): (i64, Option<String>)) -> Result<Waiting> {
+    let read = |at: String| serde_json::from_value(at.into()).map_err(corrupt("when a turn was accepted"));
+    Ok(Waiting { queued: unsigned(queued), oldest: oldest.map(read).transpose()? })
 }
 
 /// A session without its turns.

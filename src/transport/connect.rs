@@ -26,6 +26,19 @@ pub enum Transport {
     LongPoll,
 }
 
+impl Transport {
+    /// All of them, in the order in which they are declared.
+    pub const ALL: [Self; 2] = [Self::WebSocket, Self::LongPoll];
+
+    /// The word for it, as it stands in the paths.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::LongPoll => "longpoll",
+        }
+    }
+}
+
 /// What a client says when it connects.
 pub struct ConnectInfo<'a> {
     transport: Transport,

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
+use super::Transport;
 use crate::{
     auth::Identity,
     channel::ConnectionId,
@@ -39,6 +40,8 @@ pub struct Connections {
 #[derive(Default)]
 struct Inner {
     sockets: Mutex<HashMap<ConnectionId, Arc<Socket>>>,
+    /// How many there are, in the order of [`Transport::ALL`].
+    by_transport: [AtomicUsize; Transport::ALL.len()],
     /// How many there may be at once; none for any number.
     max: Option<usize>,
     draining: AtomicBool,
@@ -91,6 +94,16 @@ pub struct Drained {
 pub(super) struct Place {
     inner: Arc<Inner>,
     id: ConnectionId,
+    transport: Transport,
+}
+
+/// What waits to be written to all connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unwritten {
+    /// For all of them, in bytes.
+    pub bytes: usize,
+    /// For the one for which most waits.
+    pub largest: usize,
 }
 
 impl Connections {
@@ -102,6 +115,20 @@ impl Connections {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.inner.sockets().len()
+    }
+
+    /// How many there are of each transport.
+    pub fn by_transport(&self) -> [(Transport, usize); Transport::ALL.len()] {
+        Transport::ALL.map(|transport| (transport, self.inner.of(transport).load(Ordering::Relaxed)))
+    }
+
+    /// What waits to be written. Looks at every connection.
+    pub fn unwritten(&self) -> Unwritten {
+        let sockets: Vec<Arc<Socket>> = self.inner.sockets().values().cloned().collect();
+        sockets.iter().fold(Unwritten::default(), |all, socket| {
+            let bytes = socket.outbox().bytes();
+            Unwritten { bytes: all.bytes + bytes, largest: all.largest.max(bytes) }
+        })
     }
 
     /// Whether no more are accepted.
@@ -178,7 +205,7 @@ impl Connections {
     }
 
     /// Takes a place. Whoever comes while a drain begins may still get one: the drain finds it.
-    pub(super) fn enter(&self, socket: &Arc<Socket>) -> Result<Place, NoRoom> {
+    pub(super) fn enter(&self, socket: &Arc<Socket>, transport: Transport) -> Result<Place, NoRoom> {
         let mut sockets = self.inner.sockets();
         if let Err(why @ NoRoom::Full) = self.inner.room(sockets.len()) {
             drop(sockets);
@@ -186,7 +213,8 @@ impl Connections {
             return Err(why);
         }
         sockets.insert(socket.id(), Arc::clone(socket));
-        Ok(Place { inner: Arc::clone(&self.inner), id: socket.id() })
+        self.inner.of(transport).fetch_add(1, Ordering::Relaxed);
+        Ok(Place { inner: Arc::clone(&self.inner), id: socket.id(), transport })
     }
 }
 
@@ -198,6 +226,10 @@ fn come_back(index: usize, of: usize) -> u64 {
 }
 
 impl Inner {
+    fn of(&self, transport: Transport) -> &AtomicUsize {
+        &self.by_transport[transport as usize]
+    }
+
     fn room(&self, count: usize) -> Result<(), NoRoom> {
         if self.draining.load(Ordering::Acquire) {
             return Err(NoRoom::Draining);
@@ -223,6 +255,7 @@ impl Drop for Place {
         let gone = self.inner.sockets().remove(&self.id);
         // A socket's own drop ends its channels, which is not done under the lock.
         drop(gone);
+        self.inner.of(self.transport).fetch_sub(1, Ordering::Relaxed);
         self.inner.gone.notify_waiters();
     }
 }

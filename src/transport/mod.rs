@@ -31,7 +31,7 @@ use crate::{auth::Identity, channel::Host};
 pub use address::Address;
 pub use body::TooSlow;
 pub use connect::{Connect, ConnectInfo, Refused, Transport};
-pub use connections::{Connections, Drained, RefusedCounts};
+pub use connections::{Connections, Drained, RefusedCounts, Unwritten};
 pub use files::{max_streams, raise_file_limit};
 pub use lobby::{Lobby, StreamCounts};
 pub use mount::{BadMount, mount, routes};

@@ -43,7 +43,7 @@ pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, m
         Err(refusal) => return refusal,
     };
     let socket = Arc::new(Socket::new(state.host(), admitted.serializer, admitted.identity).traced(admitted.trace));
-    let place = match state.connections().enter(&socket) {
+    let place = match state.connections().enter(&socket, Transport::WebSocket) {
         Ok(place) => place,
         Err(full) => return no_room(full),
     };

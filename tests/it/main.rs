@@ -40,6 +40,7 @@ mod live_list;
 mod log_durable;
 mod logs;
 mod long_poll;
+mod metrics;
 mod ownership_lease;
 mod ownership_turns;
 mod presence;

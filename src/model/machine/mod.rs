@@ -415,6 +415,7 @@ impl Work<'_> {
                 kind: EventKind::TurnDelta,
                 turn_id: Some(shared.clone()),
                 flush: Some(flush),
+                reason: None,
                 body: event.body.clone(),
             });
             if let Some(parts) = self.session.partials.get_mut(&id) {
@@ -576,6 +577,7 @@ impl Work<'_> {
             kind,
             turn_id: turn_id.map(Arc::from),
             flush: None,
+            reason: data.reason().map(Arc::from),
             body: event::body(kind, self.world.now, by, turn_id, data),
         });
     }

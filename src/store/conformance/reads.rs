@@ -1,7 +1,7 @@
 //! What readers get: partials, snapshots, history, replays, contexts, lists, and what compaction leaves.
 
 use super::{
-    super::{Catchup, From, ListQuery, Messages, PageLimits, Pick, SnapshotReason, Stretch},
+    super::{Catchup, From, ListQuery, Messages, PageLimits, Pick, SnapshotReason, Stretch, Waiting},
     End, FUTURE, S, World, append, append_chunk, cancel, delta_events, fence, finish, item, note, retry, send, slots,
     turn_id,
 };
@@ -365,4 +365,21 @@ pub(crate) async fn l7_heads_of_many_sessions_are_read_at_once(world: &World) {
     }
     assert_eq!(heads, expected, "those that are there, with their whole epochs");
     assert!(world.store.heads(&[]).await.unwrap().is_empty());
+}
+
+pub(crate) async fn what_waits_is_counted_and_the_oldest_of_it_known(world: &World) {
+    assert_eq!(world.store.waiting().await.unwrap(), Waiting::default());
+    for session in ["a", "b"] {
+        world.create(session).await;
+        world.start(session, "runs").await;
+        world.wait(session, "first").await;
+    }
+    let second = world.wait("b", "second").await;
+    let accepted = world.cut("a", None).await.session.turns.iter().map(|turn| turn.queued_at).max();
+    assert_eq!(world.store.waiting().await.unwrap(), Waiting { queued: 3, oldest: accepted });
+    world.op("b", cancel(&second)).await.unwrap();
+    assert_eq!(world.store.waiting().await.unwrap().queued, 2);
+    let pool = world.store.pool();
+    // A connection may take a moment to be back after its last use.
+    assert!((1..=pool.most).contains(&(pool.busy + pool.idle)), "{pool:?}");
 }

@@ -154,6 +154,7 @@ impl<'a> Plan<'a> {
                     kind: EventKind::TurnDelta,
                     turn_id: Some(turn.clone()),
                     flush: Some(append.fence.flush),
+                    reason: None,
                     body: delta.body.clone(),
                 });
             }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Error, Result},
+    super::{Error, Pool, Result},
     db::Db,
 };
 
@@ -29,6 +29,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub(super) struct Connections {
     options: Arc<PgConnectOptions>,
     permits: Arc<Semaphore>,
+    most: usize,
     idle: Arc<Mutex<Vec<Db>>>,
     patience: Duration,
     /// Whether statements are prepared under names.
@@ -71,7 +72,14 @@ impl Begin {
 impl Connections {
     /// At most `most` connections, none of them opened yet. Whatever takes longer than `patience` has failed.
     pub(super) fn new(options: Arc<PgConnectOptions>, most: usize, patience: Duration, prepares: bool) -> Self {
-        Self { options, permits: Arc::new(Semaphore::new(most.max(1))), idle: Arc::default(), patience, prepares }
+        let most = most.max(1);
+        Self { options, permits: Arc::new(Semaphore::new(most)), most, idle: Arc::default(), patience, prepares }
+    }
+
+    /// How many are lent, and how many could be at once.
+    pub(super) fn pool(&self) -> Pool {
+        let busy = self.most.saturating_sub(self.permits.available_permits());
+        Pool { most: self.most, busy, idle: idle(&self.idle).len() }
     }
 
     /// A connection, the one that was given back last if there is one; waits while all are lent.

@@ -26,8 +26,8 @@ use self::{
     read::Reader,
 };
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Renewal, Result, Store,
-    Stretch,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Renewal, Result,
+    Store, Stretch, Waiting,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
@@ -181,6 +181,14 @@ impl Store for Postgres {
 
     async fn at_work(&self) -> Result<AtWork> {
         in_transaction!(self.readers, Begin::Read, "reading the nodes", db => read::at_work(db).await)
+    }
+
+    async fn waiting(&self) -> Result<Waiting> {
+        in_transaction!(self.readers, Begin::Read, "counting what waits", db => read::waiting(db).await)
+    }
+
+    fn pool(&self) -> Pool {
+        self.readers.pool()
     }
 
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>> {

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row, postgres::PgArguments, postgres::PgRow}
 
 use super::{
     super::{
-        AtWork, Error, ListQuery, Pick, Record, Result,
+        AtWork, Error, ListQuery, Pick, Record, Result, Waiting,
         read::{Snapshot, epoch_of},
         rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
     },
@@ -269,6 +269,16 @@ pub(super) async fn at_work(connection: &mut Db) -> Result<AtWork> {
 }
 
 const RUNNING: &str = "SELECT owner, count(*) FROM turns WHERE status = 'running' AND owner IS NOT NULL GROUP BY owner";
+
+/// See [`super::Store::waiting`].
+pub(super) async fn waiting(connection: &mut Db) -> Result<Waiting> {
+    let found =
+        sqlx::query_as("SELECT count(*), min(t.row::json ->> 'queued_at') FROM turns t WHERE t.status = 'queued'")
+            .fetch_one(connection)
+            .await
+            .map_err(Error::in_postgres("counting what waits"))?;
+    rows::waiting(found)
+}
 
 /// See [`super::Store::heads`].
 pub(super) async fn heads(connection: &mut Db, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>> {

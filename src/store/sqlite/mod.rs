@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{read::Reader, writer::Command};
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Renewal, Result, Store,
-    Stretch,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Renewal, Result,
+    Store, Stretch, Waiting,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
@@ -156,6 +156,17 @@ impl Store for Sqlite {
 
     async fn at_work(&self) -> Result<AtWork> {
         read::at_work(&self.readers).await
+    }
+
+    async fn waiting(&self) -> Result<Waiting> {
+        read::waiting(&self.readers).await
+    }
+
+    fn pool(&self) -> Pool {
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let (open, idle) = (count(self.readers.size()), self.readers.num_idle());
+        let most = count(self.readers.options().get_max_connections());
+        Pool { most, busy: open.saturating_sub(idle), idle }
     }
 
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> Result<Option<Cut>> {

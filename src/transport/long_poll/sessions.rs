@@ -11,7 +11,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    super::{State, connections::NoRoom},
+    super::{State, Transport, connections::NoRoom},
     session::Session,
 };
 use crate::{auth::Identity, protocol::Serializer, socket::Socket, telemetry::trace::Trace};
@@ -31,7 +31,7 @@ impl Sessions {
         trace: Trace,
     ) -> Result<Arc<Session>, NoRoom> {
         let socket = Arc::new(Socket::new(state.host(), serializer.text_only(), identity).traced(trace));
-        let place = state.connections().enter(&socket)?;
+        let place = state.connections().enter(&socket, Transport::LongPoll)?;
         let session = Arc::new(Session::new(mint(), socket, place, state.options()));
         state.sessions().lock().insert(session.token().to_owned(), Arc::clone(&session));
         let (state, watched) = (state.clone(), Arc::clone(&session));

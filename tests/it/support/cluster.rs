@@ -102,6 +102,14 @@ impl Store for SharedStore {
         self.store.at_work().await
     }
 
+    async fn waiting(&self) -> store::Result<store::Waiting> {
+        self.store.waiting().await
+    }
+
+    fn pool(&self) -> store::Pool {
+        self.store.pool()
+    }
+
     async fn cut(&self, session: &str, from: Option<From>, limits: PageLimits) -> store::Result<Option<Cut>> {
         self.store.cut(session, from, limits).await
     }

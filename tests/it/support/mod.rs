@@ -21,6 +21,7 @@ pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod recorder;
+pub(crate) mod scrape;
 pub(crate) mod script;
 pub(crate) mod server;
 #[allow(dead_code, reason = "the unit tests of the store use more of it")]
