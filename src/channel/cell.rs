@@ -432,6 +432,10 @@ impl Cell {
         match effect {
             Effect::Nothing => {}
             Effect::Read => self.repair(),
+            Effect::Gap => {
+                self.host.count_gap();
+                self.repair();
+            }
             Effect::Repair => {
                 self.host.count_slow();
                 self.repair();

@@ -4,7 +4,7 @@
 //! invariant: of a log a client is shown every record exactly once and in order, whatever is published twice, lost,
 //! refused by a full outbox, or published while a page of the log is being read.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{cmp::Ordering, collections::VecDeque, sync::Arc};
 
 use crate::pubsub::{Control, Kind, Published};
 
@@ -29,7 +29,9 @@ pub(super) enum Effect {
     Nothing,
     /// The log is said to reach further: there is something to read, and the client is not to blame.
     Read,
-    /// There is something to repair, since the client or what brings the messages was too slow.
+    /// Records are missing before those that came: what brings them has lost some.
+    Gap,
+    /// There is something to repair, since the client was too slow.
     Repair,
     /// The channel ends; nothing passes any more.
     End(Control),
@@ -175,9 +177,11 @@ impl Gate {
         if matches!(self.presence, Presence::Current) {
             self.refresh();
         }
-        let mut slow = held.overflowed || self.need() != Need::Nothing;
+        let (mut slow, mut gap) = (held.overflowed || self.need() != Need::Nothing, false);
         for message in &held.messages {
-            slow |= self.pass(message, emit) == Effect::Repair;
+            let effect = self.pass(message, emit);
+            slow |= effect == Effect::Repair;
+            gap |= effect == Effect::Gap;
         }
         self.log.learn(held.hint);
         if let Some(last) = held.ending {
@@ -186,6 +190,7 @@ impl Gate {
         match self.need() {
             Need::Nothing => Effect::Nothing,
             _ if slow => Effect::Repair,
+            _ if gap => Effect::Gap,
             _ => Effect::Read,
         }
     }
@@ -290,8 +295,13 @@ impl Log {
                 Effect::Nothing
             }
             Self::Live { position } => {
-                *self = Self::Lagging { position: *position, head: last };
-                Effect::Repair
+                let before = *position;
+                *self = Self::Lagging { position: before, head: last };
+                match first.cmp(&(before + 1)) {
+                    Ordering::Less => Effect::Read,
+                    Ordering::Equal => Effect::Repair,
+                    Ordering::Greater => Effect::Gap,
+                }
             }
         }
     }

@@ -128,7 +128,7 @@ fn records_that_were_shown_are_dropped() {
 #[test]
 fn a_gap_is_read_from_the_log() {
     let mut bench = Bench::live(3);
-    assert_eq!(bench.deliver(&logged(6, 6)), Effect::Repair);
+    assert_eq!(bench.deliver(&logged(6, 6)), Effect::Gap);
     assert_eq!(bench.gate.need(), Need::Page(3));
     assert_eq!(bench.page(6, 100), Paged::CaughtUp);
     assert_eq!(bench.deliver(&logged(7, 7)), Effect::Nothing);
@@ -138,7 +138,7 @@ fn a_gap_is_read_from_the_log() {
 #[test]
 fn an_overlap_is_read_from_the_log() {
     let mut bench = Bench::live(3);
-    assert_eq!(bench.deliver(&logged(2, 5)), Effect::Repair);
+    assert_eq!(bench.deliver(&logged(2, 5)), Effect::Read);
     assert_eq!(bench.page(5, 100), Paged::CaughtUp);
     assert_eq!(bench.seen, [4, 5]);
 }
@@ -210,6 +210,16 @@ fn an_incomplete_join_goes_on_with_pages_before_records() {
     assert_eq!(bench.page(9, 3), Paged::More);
     assert_eq!(bench.page(9, 3), Paged::CaughtUp);
     assert_eq!(bench.seen, [5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn what_the_bus_loses_during_a_join_is_a_gap_and_the_client_is_not_to_blame() {
+    let mut bench = Bench::new();
+    bench.deliver(&logged(5, 5));
+    bench.deliver(&logged(7, 7));
+    assert_eq!(bench.open(Some(Cursor { position: 4, complete: true })), Effect::Gap);
+    assert_eq!(bench.page(7, 100), Paged::CaughtUp);
+    assert_eq!(bench.seen, [5, 6, 7]);
 }
 
 #[test]

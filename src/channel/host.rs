@@ -78,6 +78,7 @@ struct Tally {
     /// Channels that are joined, one number for each route.
     channels: Vec<AtomicU64>,
     missed: AtomicU64,
+    gaps: AtomicU64,
     deliveries: AtomicU64,
     slow_consumers: AtomicU64,
     pages: AtomicU64,
@@ -92,7 +93,7 @@ pub struct Counts {
     pub channels: u64,
     /// Broadcasts that were queued for a client.
     pub deliveries: u64,
-    /// Times that a subscription fell behind.
+    /// Times that a subscription fell behind since its client was too slow.
     pub slow_consumers: u64,
     /// Pages of a log that were sent to those who were behind.
     pub pages: u64,
@@ -102,6 +103,8 @@ pub struct Counts {
     pub too_fast: u64,
     /// Ephemeral broadcasts that were left out for somebody.
     pub missed: u64,
+    /// Times that a subscription missed records which the bus had lost, and read them from the log.
+    pub gaps: u64,
 }
 
 impl Host {
@@ -134,6 +137,7 @@ impl Host {
             rate_limited: tally.rate_limited.load(Ordering::Relaxed),
             too_fast: tally.too_fast.load(Ordering::Relaxed),
             missed: tally.missed.load(Ordering::Relaxed),
+            gaps: tally.gaps.load(Ordering::Relaxed),
         }
     }
 
@@ -190,6 +194,10 @@ impl Host {
 
     fn channels_like(&self, topic: &str) -> Option<&AtomicU64> {
         self.inner.router.place(topic).and_then(|place| self.inner.tally.channels.get(place))
+    }
+
+    pub(super) fn count_gap(&self) {
+        self.inner.tally.gaps.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_missed(&self, messages: u64) {

@@ -78,10 +78,13 @@ impl Inner {
         [
             Family::gauge("rejoin_streams", "TCP connections that are open, those of sockets among them.")
                 .size([], streams.open),
-            Family::counter("rejoin_streams_cut_total", "TCP connections that were cut before they asked for anything.")
-                .count([("reason", "late")], streams.late)
-                .count([("reason", "displaced")], streams.displaced)
-                .count([("reason", "no_room")], streams.no_room),
+            Family::counter(
+                "rejoin_streams_cut_total",
+                "TCP connections that were cut before they asked for anything.",
+            )
+            .count([("reason", "late")], streams.late)
+            .count([("reason", "displaced")], streams.displaced)
+            .count([("reason", "no_room")], streams.no_room),
             Family::counter("rejoin_connections_refused_total", "Clients that were refused for want of room.")
                 .count([("reason", "draining")], refused.draining)
                 .count([("reason", "full")], refused.full)
@@ -208,9 +211,9 @@ impl Inner {
                 .count([], counts.gaps),
             Family::counter(
                 "rejoin_bus_gaps_repaired_total",
-                "Holes in what the bus brought of a log that were filled from the store.",
+                "Holes in what the bus brought of a log, filled from the store: found by a subscription, or by comparing heads.",
             )
-            .count([], self.sources.sessions.tally().behind.get()),
+            .count([], self.sources.host.counts().gaps + self.sources.sessions.tally().behind.get()),
         ]
     }
 

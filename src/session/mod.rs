@@ -175,14 +175,8 @@ impl Sessions {
             });
             let list = Arc::new(live_list::LiveList::new(store.scope()));
             let tally = Arc::new(Tally::new(&agents));
-            let (log, task) = Log::start(
-                store.clone(),
-                pubsub.clone(),
-                on_started,
-                list.clone(),
-                tally.clone(),
-                log_closed.clone(),
-            );
+            let (log, task) =
+                Log::start(store.clone(), pubsub.clone(), on_started, list.clone(), tally.clone(), log_closed.clone());
             tasks.spawn(task);
             let heads = Arc::new(heads::Heads::new(store.scope().is_some()));
             let ears = wake::Ears::open(&pubsub, weak);

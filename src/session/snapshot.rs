@@ -22,9 +22,7 @@ use crate::{
         machine::{self, Op, Session},
         turn::{Liveness, WireTurn},
     },
-    store::{
-        self, Catchup, Cut, From, ListQuery, Messages, PageLimits, Record, SnapshotReason, Stretch, status_of,
-    },
+    store::{self, Catchup, Cut, From, ListQuery, Messages, PageLimits, Record, SnapshotReason, Stretch, status_of},
 };
 
 /// The answer to a join.
