@@ -3,6 +3,7 @@
 
 mod bus;
 mod clocks;
+mod commits;
 mod death;
 mod ends;
 mod frozen;
@@ -13,5 +14,6 @@ mod operators;
 mod oracle;
 mod outage;
 mod people;
+mod promotion;
 mod refusals;
 mod storm;

@@ -37,7 +37,7 @@ async fn strike(cluster: &Fleet, victim: usize, session: String, moment: Duratio
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_1_a_killed_owner_s_turn_ends_once_keeps_what_was_seen_and_is_seen_elsewhere() {
     let mut chance = Chance::new("owner killed");
-    let mut cluster = Fleet::start(Plan::short(VICTIMS + 1).echo("10ms")).await;
+    let mut cluster = Fleet::start(Plan::short(VICTIMS + 1).direct().echo("10ms")).await;
     let (mut times, mut completed) = (Vec::new(), 0);
     for round in 0..ROUNDS {
         // From before the first word, through the middle, to about the end.
@@ -75,7 +75,7 @@ async fn case_1_a_killed_owner_s_turn_ends_once_keeps_what_was_seen_and_is_seen_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_8_i13_what_waits_at_a_node_that_dies_runs_elsewhere_in_order_and_once() {
-    let mut cluster = Fleet::start(Plan::short(3).echo("10ms")).await;
+    let mut cluster = Fleet::start(Plan::short(3).direct().echo("10ms")).await;
     let ada = Recorder::start(&cluster, &[1], "s", "ada").await;
     let first = cluster.turn(0, "s", 1_000).await;
     let mut waiting = Vec::new();

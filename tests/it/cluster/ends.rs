@@ -58,7 +58,7 @@ async fn load(caller: &Caller, session: String, mut chance: Chance, stop: &Atomi
 async fn case_9_ten_rolling_restarts_under_load_lose_repeat_and_cancel_nothing() {
     const SESSIONS: usize = 6;
     let mut chance = Chance::new("rolling restart");
-    let mut cluster = Fleet::start(Plan::patient(3).echo("10ms").with(&["--max-queue", "10000"])).await;
+    let mut cluster = Fleet::start(Plan::patient(3).direct().echo("10ms").with(&["--max-queue", "10000"])).await;
     let mut recorders = Vec::new();
     for number in 0..2 * SESSIONS {
         let around = [number % 3, (number + 1) % 3, (number + 2) % 3];

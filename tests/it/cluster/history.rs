@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Follows a session on each node while a turn of `n0` runs.
-async fn followed(cluster: &Fleet) -> (Vec<Recorder>, String) {
+pub(super) async fn followed(cluster: &Fleet) -> (Vec<Recorder>, String) {
     let mut recorders = Vec::new();
     for node in 0..cluster.nodes.len() {
         recorders.push(Recorder::start(cluster, &[node], "s", &format!("u{node}")).await);
@@ -28,7 +28,7 @@ async fn followed(cluster: &Fleet) -> (Vec<Recorder>, String) {
 
 /// Every channel ends with `phx_error`, every client comes back and is given a snapshot for this reason, and the
 /// session goes on.
-async fn renewed(cluster: &Fleet, recorders: &[Recorder], reason: &str) {
+pub(super) async fn renewed(cluster: &Fleet, recorders: &[Recorder], reason: &str) {
     for recorder in recorders {
         recorder.until("a channel that ends", |record| record.endings.iter().any(|end| end == "phx_error")).await;
         let is_it = |join: &String| join == reason;

@@ -48,7 +48,7 @@ async fn knock(url: String, turns: &[String]) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_5_i10_ten_thousand_joins_elsewhere_touch_no_live_turn() {
-    let plan = Plan::patient(3).echo("250ms");
+    let plan = Plan::patient(3).direct().echo("250ms");
     let cluster = Fleet::start(plan).await;
     let mut turns = Vec::new();
     for session in 0..SESSIONS {

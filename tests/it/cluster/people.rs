@@ -45,6 +45,10 @@ async fn case_6_cancel_and_retry_work_from_any_node() {
     cluster.check(&[&ada]).await;
 }
 
+/// Turns that are raced for in all, and at the same time.
+const RACES: usize = 1_000;
+const AT_ONCE: usize = 8;
+
 /// One turn that ends by itself, by a person, or with its owner, whichever comes first; what the cancel was answered.
 async fn race(caller: &Caller, session: String, chance: &mut Chance) -> (String, Value) {
     let id = rejoin::ids::fresh();
@@ -60,13 +64,13 @@ async fn race(caller: &Caller, session: String, chance: &mut Chance) -> (String,
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_6_i9_complete_cancel_and_recover_race_and_every_answer_names_what_happened() {
     let mut chance = Chance::new("complete, cancel, recover");
-    let cluster = Fleet::start(Plan::short(3).echo("10ms")).await;
+    let cluster = Fleet::start(Plan::short(3).direct().echo("10ms")).await;
     let (caller, mut sql) = (cluster.caller(), cluster.sql().await);
     let ada = Recorder::start(&cluster, &[2], "s0", "ada").await;
-    let until = Instant::now() + Duration::from_secs(40);
+    let (begun, mut raced) = (Instant::now(), 0);
     let mut found = std::collections::BTreeMap::<String, usize>::new();
-    while Instant::now() < until {
-        let mut draws: Vec<Chance> = (0..6).map(|_| chance.fork()).collect();
+    while raced < RACES {
+        let mut draws: Vec<Chance> = (0..AT_ONCE).map(|_| chance.fork()).collect();
         let races = draws.iter_mut().enumerate().map(|(number, draw)| race(&caller, format!("s{number}"), draw));
         let (judged, moment) = (chance.below(9), Duration::from_millis(chance.below(140)));
         let judge = async {
@@ -76,6 +80,7 @@ async fn case_6_i9_complete_cancel_and_recover_race_and_every_answer_names_what_
             }
         };
         let (ends, ()) = tokio::join!(join_all(races), judge);
+        raced += ends.len();
         for (turn, answer) in ends {
             let text = |field: &str| answer[field].as_str().unwrap_or_default();
             let (outcome, status) = (text("outcome"), format!("{} {}", text("status"), text("reason")));
@@ -89,7 +94,7 @@ async fn case_6_i9_complete_cancel_and_recover_race_and_every_answer_names_what_
             *found.entry(format!("{outcome}: {}", status.trim())).or_default() += 1;
         }
     }
-    println!("{found:?}");
+    println!("{raced} races in {:?}: {found:?}", begun.elapsed());
     assert!(found.len() >= 3, "not a race: {found:?}");
     cluster.check(&[&ada]).await;
 }

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// A start that is refused in one line which says this.
-async fn refused(cluster: &Fleet, url: &str, says: &[&str]) {
+pub(super) async fn refused(cluster: &Fleet, url: &str, says: &[&str]) {
     let mut command = cluster.tool();
     command.args(["serve", "--listen", "127.0.0.1:0", "--database-url", url]);
     let begun = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! Clusters run one at a time: their cases measure leases, and two at once on a small machine would measure each other.
 
-use std::{fs::File, net::SocketAddr, process::Stdio, time::Duration};
+use std::{fs::File, net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -29,6 +29,9 @@ static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
 pub(crate) struct Plan {
     pub(crate) nodes: usize,
     pub(crate) nats: bool,
+    /// Whether the bus over Postgres takes the same way as the store, as it does unless it is told another: then
+    /// statements are prepared, and deltas are a transaction by themselves.
+    pub(crate) direct: bool,
     /// Of a hundred messages of NATS, how many are lost, by which chance.
     pub(crate) losing: Option<(u64, Chance)>,
     pub(crate) ttl: Duration,
@@ -42,7 +45,7 @@ impl Plan {
     /// Leases that are judged within a second or two, and the bus over Postgres.
     pub(crate) fn short(nodes: usize) -> Self {
         let (ttl, renew) = (Duration::from_millis(900), Duration::from_millis(300));
-        Self { nodes, nats: false, losing: None, ttl, renew, echo_delay: "20ms", args: &[] }
+        Self { nodes, nats: false, direct: false, losing: None, ttl, renew, echo_delay: "20ms", args: &[] }
     }
 
     /// Leases that a busy machine does not lose: for cases in which nobody may be judged.
@@ -53,6 +56,10 @@ impl Plan {
 
     pub(crate) fn nats(self) -> Self {
         Self { nats: true, ..self }
+    }
+
+    pub(crate) fn direct(self) -> Self {
+        Self { direct: true, ..self }
     }
 
     pub(crate) fn losing(self, percent: u64, chance: Chance) -> Self {
@@ -76,6 +83,8 @@ impl Plan {
 /// One place in the cluster: its proxies stay, its processes come and go.
 pub(crate) struct Node {
     pub(crate) name: String,
+    /// Ttl and renewal, where they are not the plan's.
+    pub(crate) lease: Option<(Duration, Duration)>,
     process: Option<Process>,
     address: Option<SocketAddr>,
     clients: Option<TcpProxy>,
@@ -89,6 +98,7 @@ pub(crate) struct Fleet {
     pub(crate) nodes: Vec<Node>,
     pub(crate) nats: Option<NatsServer>,
     pub(crate) lossy: Option<LossyNats>,
+    server: Arc<postgres::Server>,
     database: String,
     folder: TempDir,
     http: reqwest::Client,
@@ -98,8 +108,13 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts every node of the plan, on a database of the server that tests share.
     pub(crate) fn start(plan: Plan) -> BoxFuture<'static, Self> {
+        Self::start_on(postgres::server().clone(), plan)
+    }
+
+    /// The same on a database of another server.
+    pub(crate) fn start_on(server: Arc<postgres::Server>, plan: Plan) -> BoxFuture<'static, Self> {
         Box::pin(async {
-            let mut cluster = Self::prepare(plan).await;
+            let mut cluster = Self::prepare_on(server, plan).await;
             for node in 0..cluster.nodes.len() {
                 cluster.launch(node).await;
             }
@@ -110,13 +125,17 @@ impl Fleet {
 
     /// The same without a node that runs.
     pub(crate) fn prepare(plan: Plan) -> BoxFuture<'static, Self> {
-        Box::pin(Self::prepared(plan))
+        Self::prepare_on(postgres::server().clone(), plan)
     }
 
-    async fn prepared(plan: Plan) -> Self {
+    /// The same on a database of another server.
+    pub(crate) fn prepare_on(server: Arc<postgres::Server>, plan: Plan) -> BoxFuture<'static, Self> {
+        Box::pin(Self::prepared(server, plan))
+    }
+
+    async fn prepared(server: Arc<postgres::Server>, plan: Plan) -> Self {
         let alone = ONE_AT_A_TIME.acquire().await.unwrap();
-        let shared = postgres::server();
-        let (database, port) = (shared.database().await, shared.port());
+        let (database, port) = (server.database().await, server.port());
         let nats = plan.nats.then(NatsServer::start);
         let mut bus = nats.as_ref().map_or(port, port_of);
         let mut lossy = None;
@@ -128,6 +147,7 @@ impl Fleet {
         for number in 0..plan.nodes {
             nodes.push(Node {
                 name: format!("n{number}"),
+                lease: None,
                 process: None,
                 address: None,
                 clients: None,
@@ -137,7 +157,7 @@ impl Fleet {
         }
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap();
         let folder = TempDir::new().unwrap();
-        Self { plan, nodes, nats, lossy, database, folder, http, _alone: alone }
+        Self { plan, nodes, nats, lossy, server, database, folder, http, _alone: alone }
     }
 
     /// Starts the process of a node, where its last one was.
@@ -168,10 +188,12 @@ impl Fleet {
         command.args(["--listen", &listen, "--database-url", &self.url_through(&place.store)]);
         match &self.nats {
             Some(_) => command.args(["--bus", &format!("nats://127.0.0.1:{}", place.bus.port())]),
+            None if self.plan.direct => &mut command,
             None => command.args(["--bus-url", &self.url_through(&place.bus)]),
         };
         let ms = |time: Duration| format!("{}ms", time.as_millis());
-        command.args(["--lease-ttl", &ms(self.plan.ttl), "--lease-renew", &ms(self.plan.renew)]);
+        let (ttl, renew) = place.lease.unwrap_or((self.plan.ttl, self.plan.renew));
+        command.args(["--lease-ttl", &ms(ttl), "--lease-renew", &ms(renew)]);
         command.args(["--echo-delay", self.plan.echo_delay, "--delta-window", "10ms"]);
         command.args(self.plan.args).args(args);
         command
@@ -187,17 +209,17 @@ impl Fleet {
     }
 
     fn url_through(&self, proxy: &TcpProxy) -> String {
-        postgres::server().tcp_url(proxy.port(), &self.database)
+        self.server.tcp_url(proxy.port(), &self.database)
     }
 
     /// The database past every proxy.
     pub(crate) fn url(&self) -> String {
-        postgres::server().tcp_url(postgres::server().port(), &self.database)
+        self.server.tcp_url(self.server.port(), &self.database)
     }
 
     /// A connection to the database that no proxy touches.
     pub(crate) async fn sql(&self) -> Sql {
-        Sql(postgres::server().admin(&self.database).await)
+        Sql::of(&self.server, &self.database).await
     }
 
     /// The process of a node, which must run.
@@ -273,6 +295,19 @@ impl Fleet {
         process::command(self.folder.path())
     }
 
+    /// Leads every node to another server that holds the database, as an address does that changes hands.
+    pub(crate) fn move_to(&mut self, server: Arc<postgres::Server>) {
+        self.server = server;
+        for node in &self.nodes {
+            node.store.turn(self.server.port());
+            node.store.cut();
+            if self.nats.is_none() {
+                node.bus.turn(self.server.port());
+                node.bus.cut();
+            }
+        }
+    }
+
     /// Keeps a copy of the database as it is. No node may reach it meanwhile.
     pub(crate) async fn copy_database(&self) {
         let name = &self.database;
@@ -287,7 +322,7 @@ impl Fleet {
     }
 
     async fn alone_with(&self, sql: &str) {
-        let mut admin = Sql(postgres::server().admin("postgres").await);
+        let mut admin = Sql::of(&self.server, "postgres").await;
         let others = format!("FROM pg_stat_activity WHERE datname = '{}'", self.database);
         admin.run(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
         admin.until("the database to be free", &format!("SELECT count(*) {others}"), 0).await;
@@ -393,6 +428,11 @@ impl Caller {
 pub(crate) struct Sql(PgConnection);
 
 impl Sql {
+    /// One to a database of a server.
+    pub(crate) async fn of(server: &postgres::Server, database: &str) -> Self {
+        Self(server.admin(database).await)
+    }
+
     /// Runs statements.
     pub(crate) async fn run(&mut self, sql: &str) {
         postgres::run(&mut self.0, sql).await;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -26,6 +26,9 @@ pub(crate) const OWNER: &str = "app";
 /// Its password, which is asked for over TCP.
 pub(crate) const PASSWORD: &str = "app-secret";
 
+/// The superuser's, over TCP.
+const ADMIN_PASSWORD: &str = "admin-secret";
+
 /// One running server.
 pub(crate) struct Server {
     folder: PathBuf,
@@ -34,19 +37,37 @@ pub(crate) struct Server {
 }
 
 /// The server that this process's tests share.
-pub(crate) fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| Server::start(false))
+pub(crate) fn server() -> &'static Arc<Server> {
+    static SERVER: OnceLock<Arc<Server>> = OnceLock::new();
+    SERVER.get_or_init(|| Arc::new(Server::start(false)))
 }
 
 impl Server {
     /// A new cluster; a standby that replays nothing and waits for its promotion, if asked for.
     pub(crate) fn start(standby: bool) -> Self {
+        Self::launch(if standby { "standby" } else { "primary" }, "", &[], &[])
+    }
+
+    /// A new cluster whose server is given these settings and these variables of its environment.
+    pub(crate) fn start_with(settings: &[&str], variables: &[String]) -> Self {
+        Self::launch("primary", "", settings, variables)
+    }
+
+    /// A standby of this one: a copy that replays what it is sent through `port`, which leads to this one.
+    pub(crate) fn replica(&self, port: u16) -> Self {
+        let from = format!("primary_conninfo=host=127.0.0.1 port={port} user=rejoin password={ADMIN_PASSWORD}");
+        let origin = format!("{} {}", self.folder.display(), self.port);
+        Self::launch("replica", &origin, &[&from], &[])
+    }
+
+    fn launch(mode: &str, origin: &str, settings: &[&str], variables: &[String]) -> Self {
         let folder = tempfile::Builder::new().prefix("rejoin-pg").tempdir().unwrap().keep();
         let (port, bin) = (free_port(), bin());
-        let script = include_str!("postgres.sh");
-        let mode = if standby { "standby" } else { "primary" };
-        let mut watched = watch(script, &[&folder, &bin, Path::new(&port.to_string()), Path::new(mode)]);
+        let (script, variables, number) = (include_str!("postgres.sh"), variables.join(" "), port.to_string());
+        let mut arguments = vec![folder.as_path(), &bin];
+        arguments.extend([&number, mode, origin, &variables].map(Path::new));
+        arguments.extend(settings.iter().flat_map(|setting| ["-c", setting]).map(Path::new));
+        let mut watched = watch(script, &arguments);
         let until = Instant::now() + START;
         while !is_ready(&bin, &folder, port) {
             let ended = watched.try_wait().unwrap();
@@ -55,6 +76,21 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         Self { folder, port, _watched: watched }
+    }
+
+    /// Sends its first process a signal (`INT`: no new clients, the old ones are sent away, standbys get everything;
+    /// `QUIT`: ends at once, as in a crash), and waits until it is gone.
+    pub(crate) async fn end(&self, signal: &str) {
+        let file = self.folder.join("data/postmaster.pid");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let process = text.lines().next().unwrap().trim().to_owned();
+        let sent = tokio::process::Command::new("kill").args([&format!("-{signal}"), &process]).status().await;
+        assert!(sent.unwrap().success());
+        let until = Instant::now() + START;
+        while file.exists() {
+            assert!(Instant::now() < until, "it does not end: {}", log(&self.folder));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Where it listens on 127.0.0.1.

@@ -2,7 +2,11 @@
 //! something that has arrived.
 
 use std::{
-    sync::{Arc, Mutex},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,6 +20,8 @@ use tokio::{
 /// What a proxy does with what comes through it.
 #[derive(Debug, Clone, Default)]
 struct Weather {
+    /// The port that new connections are led to.
+    target: u16,
     /// Raised to end every connection that is open then.
     cuts: u64,
     /// Whether bytes are taken and go nowhere, with the connections open.
@@ -26,12 +32,39 @@ struct Weather {
     delay: Duration,
 }
 
+/// What is done to the connection on which a client says all of `steps`, one after the other.
+#[derive(Debug)]
+struct Trap {
+    steps: Vec<Vec<u8>>,
+    /// How many of them each connection has said.
+    said: HashMap<u64, usize>,
+    /// Whether the last of them arrives; its answer is lost either way.
+    arrives: bool,
+    /// Whether new connections are ended from then on.
+    shuts: bool,
+}
+
+impl Trap {
+    /// Takes in what a connection says; whether that was all of it.
+    fn hears(&mut self, connection: u64, bytes: &[u8]) -> bool {
+        let said = self.said.entry(connection).or_default();
+        while let Some(step) = self.steps.get(*said)
+            && bytes.windows(step.len().max(1)).any(|part| part == step.as_slice())
+        {
+            *said += 1;
+        }
+        *said == self.steps.len()
+    }
+}
+
 /// A proxy in front of one port of this machine. Dropping it ends every connection.
 pub(crate) struct TcpProxy {
     port: u16,
     weather: watch::Sender<Weather>,
-    /// Bytes of a client after which the next answer is lost, once.
-    trap: Arc<Mutex<Option<Vec<u8>>>>,
+    /// Taken out when it has snapped.
+    trap: Arc<Mutex<Option<Trap>>>,
+    /// How many traps have snapped and have lost what they were to lose.
+    lost: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -40,23 +73,34 @@ impl TcpProxy {
     pub(crate) async fn start(target: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let weather = watch::Sender::new(Weather::default());
-        let trap = Arc::<Mutex<Option<Vec<u8>>>>::default();
-        let (changes, traps) = (weather.subscribe(), trap.clone());
+        let weather = watch::Sender::new(Weather { target, ..Weather::default() });
+        let (trap, lost) = (Arc::<Mutex<Option<Trap>>>::default(), watch::Sender::new(0));
+        let (changes, traps, losses) = (weather.clone(), trap.clone(), lost.clone());
         let task = tokio::spawn(async move {
+            let mut number = 0;
             while let Ok((client, _)) = listener.accept().await {
-                if changes.borrow().refuses {
-                    continue;
+                number += 1;
+                let (refuses, target) = {
+                    let weather = changes.borrow();
+                    (weather.refuses, weather.target)
+                };
+                if !refuses {
+                    let edge = Edge { number, weather: changes.clone(), trap: traps.clone(), lost: losses.clone() };
+                    tokio::spawn(edge.carry(client, target));
                 }
-                tokio::spawn(carry(client, target, changes.clone(), traps.clone()));
             }
         });
-        Self { port, weather, trap, task }
+        Self { port, weather, trap, lost, task }
     }
 
     /// Where it listens on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Leads new connections to another port.
+    pub(crate) fn turn(&self, target: u16) {
+        self.weather.send_modify(|weather| weather.target = target);
     }
 
     /// Ends every open connection.
@@ -81,12 +125,35 @@ impl TcpProxy {
 
     /// Cuts the first connection whose client sends `bytes` in one piece, when it is answered, and loses the answer.
     pub(crate) fn lose_answer_to(&self, bytes: &[u8]) {
-        *self.trap.lock().unwrap() = Some(bytes.to_owned());
+        self.set(Trap { steps: vec![bytes.to_owned()], said: HashMap::new(), arrives: true, shuts: false });
+    }
+
+    /// Cuts every connection when one client has said all of `steps`, one after the other, and lets nobody in from then
+    /// on. The last of them arrives, and its answer is lost; or it does not arrive.
+    pub(crate) fn strand_at(&self, steps: &[&[u8]], arrives: bool) {
+        let steps = steps.iter().map(|step| step.to_vec()).collect();
+        self.set(Trap { steps, said: HashMap::new(), arrives, shuts: true });
+    }
+
+    fn set(&self, trap: Trap) {
+        *self.trap.lock().unwrap() = Some(trap);
     }
 
     /// Whether that has happened since.
     pub(crate) fn has_lost_it(&self) -> bool {
         self.trap.lock().unwrap().is_none()
+    }
+
+    /// Waits until it has happened since `before` losses, and the server has answered where it was to.
+    pub(crate) async fn loses(&self, before: u64) {
+        let mut lost = self.lost.subscribe();
+        let snapped = tokio::time::timeout(Duration::from_secs(20), lost.wait_for(|lost| *lost > before)).await;
+        snapped.expect("nobody walks into the trap").unwrap();
+    }
+
+    /// How often something has been lost to a trap.
+    pub(crate) fn losses(&self) -> u64 {
+        *self.lost.borrow()
     }
 }
 
@@ -97,29 +164,53 @@ impl Drop for TcpProxy {
     }
 }
 
-type Trap = Arc<Mutex<Option<Vec<u8>>>>;
+/// One connection through a proxy.
+struct Edge {
+    number: u64,
+    weather: watch::Sender<Weather>,
+    trap: Arc<Mutex<Option<Trap>>>,
+    lost: watch::Sender<u64>,
+}
 
-async fn carry(client: TcpStream, target: u16, weather: watch::Receiver<Weather>, trap: Trap) {
-    let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
-    let (born, mut cuts) = (weather.borrow().cuts, weather.clone());
-    let (client_in, client_out) = client.into_split();
-    let (server_in, server_out) = server.into_split();
-    let caught = watch::Sender::new(false);
-    let is_caught = caught.subscribe();
-    let there = pump(client_in, server_out, weather.clone(), move |bytes| {
-        let mut trap = trap.lock().unwrap();
-        if trap.as_ref().is_some_and(|wanted| bytes.windows(wanted.len().max(1)).any(|part| part == wanted.as_slice()))
-        {
-            *trap = None;
-            caught.send_replace(true);
+impl Edge {
+    async fn carry(self, client: TcpStream, target: u16) {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+        let (born, mut cuts) = (self.weather.borrow().cuts, self.weather.subscribe());
+        let (client_in, client_out) = client.into_split();
+        let (server_in, server_out) = server.into_split();
+        let caught = AtomicBool::new(false);
+        let there = pump(client_in, server_out, self.weather.subscribe(), |bytes| match self.spring(bytes) {
+            Some(true) => {
+                caught.store(true, Ordering::Release);
+                true
+            }
+            Some(false) => self.lose(),
+            None => true,
+        });
+        let back =
+            pump(server_in, client_out, self.weather.subscribe(), |_| !caught.load(Ordering::Acquire) || self.lose());
+        tokio::select! {
+            () = there => {}
+            () = back => {}
+            _ = cuts.wait_for(|weather| weather.cuts != born) => {}
         }
-        true
-    });
-    let back = pump(server_in, client_out, weather, move |_| !*is_caught.borrow());
-    tokio::select! {
-        () = there => {}
-        () = back => {}
-        _ = cuts.wait_for(|weather| weather.cuts != born) => {}
+    }
+
+    /// What was to be lost is, and every connection with it where nobody is let in any more. Never true.
+    fn lose(&self) -> bool {
+        self.weather.send_modify(|weather| weather.cuts += u64::from(weather.refuses));
+        self.lost.send_modify(|lost| *lost += 1);
+        false
+    }
+
+    /// If the trap snaps at this: whether it arrives.
+    fn spring(&self, bytes: &[u8]) -> Option<bool> {
+        let mut place = self.trap.lock().unwrap();
+        let trap = place.take_if(|trap| trap.hears(self.number, bytes))?;
+        if trap.shuts {
+            self.weather.send_modify(|weather| weather.refuses = true);
+        }
+        Some(trap.arrives)
     }
 }
 
