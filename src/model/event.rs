@@ -113,7 +113,7 @@ pub enum Data<'a> {
     /// `turn_queued`, `turn_started`
     Turn {
         /// The turn as it is now.
-        turn: WireTurn<'a>,
+        turn: &'a WireTurn<'a>,
     },
     /// `turn_delta`
     Delta(&'a Delta),

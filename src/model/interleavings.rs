@@ -214,7 +214,7 @@ impl System {
             matches!(kind, EventKind::TurnCompleted | EventKind::TurnFailed | EventKind::TurnCancelled)
         };
         let terminal = own.iter().filter(|kind| ends(kind)).count();
-        assert_eq!(terminal, usize::from(turn.status.is_ended()), "I9 {}", at());
+        assert_eq!(terminal, usize::from(turn.is_ended()), "I9 {}", at());
         assert!(terminal == 0 || own.last().is_some_and(ends), "L3 {}", at());
         assert!(own.iter().filter(|kind| **kind == EventKind::TurnStarted).count() <= 1, "I14 {}", at());
     }
@@ -249,7 +249,7 @@ impl System {
 /// I7, I10: who may change a running turn from outside, and that an ended one never changes.
 fn check_change(before: &System, old: &Turn, new: &Turn, step: &Step, at: &dyn Fn() -> String) {
     let changed = (old.status, old.term, old.flushed) != (new.status, new.term, new.flushed);
-    assert!(!(old.status.is_ended() && changed), "I9 {}", at());
+    assert!(!(old.is_ended() && changed), "I9 {}", at());
     if old.status != TurnStatus::Running || !changed {
         return;
     }

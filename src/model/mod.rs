@@ -10,6 +10,7 @@ pub mod machine;
 pub mod message;
 pub mod turn;
 mod view;
+pub mod word;
 
 pub use event::{Event, EventKind};
 pub use message::{Message, MessageStatus, Part, PartKind, Person, Role};

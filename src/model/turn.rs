@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::message::Person;
+use super::{
+    message::Person,
+    word::{Word, named},
+};
 use crate::{clock::Timestamp, ids::Incarnation};
 
 /// Where a turn is between its acceptance and its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TurnStatus {
     /// Waits for a slot; leads to `Running` (T2) or `Cancelled` (T9). Has no owner to lose.
     Queued,
@@ -20,36 +22,33 @@ pub enum TurnStatus {
     Failed,
     /// Cut, for the reason beside it. Leads nowhere; a person may retry.
     Cancelled,
+    /// A status of a newer version. Only nodes of that lead out of it.
+    Other(Word),
 }
 
 impl TurnStatus {
-    /// Whether nothing leads out of it.
-    pub fn is_ended(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running)
-    }
-
     /// The name on the wire and in the store.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Other(word) => word.as_str(),
         }
     }
 
-    /// The status of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Cancelled]
-            .into_iter()
-            .find(|status| status.name() == name)
+    /// The status of that name; `None` if it is too long to be one.
+    pub fn named(name: &str) -> Option<Self> {
+        let known = [Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Cancelled];
+        known.into_iter().find(|status| status.name() == name).or_else(|| Word::new(name).map(Self::Other))
     }
 }
+named!(TurnStatus);
 
 /// Why a turn was cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// A person asked for it.
     User,
@@ -59,24 +58,29 @@ pub enum EndReason {
     Shutdown,
     /// A later message took its place.
     Superseded,
+    /// A reason of a newer version.
+    Other(Word),
 }
 
 impl EndReason {
     /// The name on the wire and in the store.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::User => "user",
             Self::OwnerGone => "owner_gone",
             Self::Shutdown => "shutdown",
             Self::Superseded => "superseded",
+            Self::Other(word) => word.as_str(),
         }
     }
 
-    /// The reason of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::User, Self::OwnerGone, Self::Shutdown, Self::Superseded].into_iter().find(|reason| reason.name() == name)
+    /// The reason of that name; `None` if it is too long to be one.
+    pub fn named(name: &str) -> Option<Self> {
+        let known = [Self::User, Self::OwnerGone, Self::Shutdown, Self::Superseded];
+        known.into_iter().find(|reason| reason.name() == name).or_else(|| Word::new(name).map(Self::Other))
     }
 }
+named!(EndReason);
 
 /// A cancel that a person asked for and the owner has not carried out yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -214,6 +218,15 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Whether nothing leads out of where it is. Of a status that this version does not know, its end says so.
+    pub fn is_ended(&self) -> bool {
+        match self.status {
+            TurnStatus::Queued | TurnStatus::Running => false,
+            TurnStatus::Completed | TurnStatus::Failed | TurnStatus::Cancelled => true,
+            TurnStatus::Other(_) => self.ended_at.is_some(),
+        }
+    }
+
     /// The fence: it runs, this is its owner, and this is the owner's term.
     pub fn is_owned_by(&self, incarnation: &Incarnation, term: u64) -> bool {
         self.status == TurnStatus::Running

@@ -193,7 +193,7 @@ impl<'a> Rows<'a> {
                 None => {}
                 Some(Touch::Flushed) => self.flushes.push(FlushRow(&turn.id, signed(turn.flushed))),
                 Some(Touch::Changed | Touch::New) => {
-                    if turn.status.is_ended() {
+                    if turn.is_ended() {
                         self.ended.push(&turn.id);
                     }
                     self.turns.push(turn_row(key, turn));

@@ -364,9 +364,11 @@ fn turn_id(applied: &Applied) -> String {
 }
 
 /// How an item says that a turn has ended: status, reason, whether by this item.
-fn ended(applied: &Applied) -> (&'static str, Option<&'static str>, bool) {
-    match applied.done {
-        Done::Ended { status, reason, now } => (status.name(), reason.map(crate::model::EndReason::name), now),
-        ref other => panic!("not ended: {other:?}"),
+fn ended(applied: &Applied) -> (&str, Option<&str>, bool) {
+    match &applied.done {
+        Done::Ended { status, reason, now } => {
+            (status.name(), reason.as_ref().map(crate::model::EndReason::name), *now)
+        }
+        other => panic!("not ended: {other:?}"),
     }
 }

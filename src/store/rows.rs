@@ -83,16 +83,16 @@ pub(super) struct NodeRow {
 }
 
 impl NodeRow {
-    pub(super) fn node(self) -> Result<Node> {
-        let state = NodeState::parse(&self.state);
-        Ok(Node {
+    pub(super) fn node(self) -> Node {
+        Node {
             owner: Owner { node: self.name, incarnation: Incarnation(self.incarnation) },
-            state: state.ok_or_else(|| Error::Corrupt { what: format!("a node in state {:?}", self.state) })?,
+            // What only a newer version knows is no tombstone, and no promise to take turns either.
+            state: NodeState::parse(&self.state).unwrap_or(NodeState::Draining),
             beat: self.beat,
             lease_ttl_ms: unsigned(self.lease_ttl_ms),
             exclusive: self.exclusive,
             connections: unsigned(self.connections),
-        })
+        }
     }
 }
 

@@ -106,7 +106,7 @@ async fn i17_a_cancel_on_another_node_reaches_the_owner_at_once() {
     let turn_id = a.send("s", "think", true).await.unwrap();
     let turn = script.turn().await;
     let began = Instant::now();
-    let answer = within("the cancel", b.sessions.cancel("s", somebody(), turn_id)).await.unwrap();
+    let answer = within("the cancel", Box::pin(b.sessions.cancel("s", somebody(), turn_id))).await.unwrap();
     assert_eq!((answer.outcome, answer.status), ("cancelled", TurnStatus::Cancelled));
     assert_eq!(answer.reason, Some(EndReason::User));
     // Neither the next renewal, a minute away, nor the patience of others has helped.

@@ -17,3 +17,4 @@ mod people;
 mod promotion;
 mod refusals;
 mod storm;
+mod versions;

@@ -120,7 +120,8 @@ impl Work<'_> {
         turn.started_at = Some(now);
         turn.started_seq = Some(seq);
         let turn = turn.clone();
-        let data = Data::Turn { turn: turn.wire(None, Liveness::Alive) };
+        let shown = turn.wire(None, Liveness::Alive);
+        let data = Data::Turn { turn: &shown };
         self.event(EventKind::TurnStarted, Some(&turn.by), Some(&turn.id), &data);
         self.session.partials.insert(turn.id.clone(), Vec::new());
         self.writes.touch(&turn.id, Touch::Changed);
@@ -198,7 +199,7 @@ impl Work<'_> {
             return Err(Refused::Unauthorized("only the person who asked, or an admin, may retry this turn"));
         }
         let attempts = || self.session.turns.iter().filter(|turn| turn.prompt_id == old.prompt_id);
-        if let Some(turn) = attempts().find(|turn| !turn.status.is_ended() || turn.id == new.id) {
+        if let Some(turn) = attempts().find(|turn| !turn.is_ended() || turn.id == new.id) {
             let duplicate = turn.id != new.id;
             let done = Done::Retried { turn_id: turn.id.clone(), attempt: turn.attempt, duplicate };
             self.take_up_again(Some(new));
@@ -267,7 +268,8 @@ impl Work<'_> {
             _ => {
                 let turn = self.session.turns[index].clone();
                 let position = self.queue().iter().position(|&i| i == index).map(|p| p + 1);
-                let data = Data::Turn { turn: turn.wire(position, Liveness::Alive) };
+                let shown = turn.wire(position, Liveness::Alive);
+                let data = Data::Turn { turn: &shown };
                 self.event(EventKind::TurnQueued, Some(by), Some(&turn.id), &data);
             }
         }
@@ -296,6 +298,7 @@ impl Work<'_> {
                 self.intend(index, EndReason::User, &asker.person);
                 Ok(Done::Intended { term })
             }
+            TurnStatus::Other(_) if !turn.is_ended() => Err(NEWER),
             _ => Ok(self.ended(index, false)),
         }
     }
@@ -303,10 +306,11 @@ impl Work<'_> {
     fn force(&mut self, turn_id: &str, term: u64) -> Result<Done, Refused> {
         let index = self.find(turn_id)?;
         let turn = &self.session.turns[index];
-        if turn.status.is_ended() {
+        if turn.is_ended() {
             return Ok(self.ended(index, false));
         }
-        let Some(intent) = turn.intent.clone().filter(|_| turn.term == term) else {
+        let stands = turn.status == TurnStatus::Running && turn.term == term;
+        let Some(intent) = turn.intent.clone().filter(|_| stands) else {
             return Err(Refused::Fenced);
         };
         self.needs_partial(index)?;
@@ -351,7 +355,7 @@ impl Work<'_> {
 
     fn finish(&mut self, fence: &Fence, deltas: &[DeltaEvent], parts: &[Part], end: &End) -> Result<Done, Refused> {
         let index = self.find(&fence.turn_id)?;
-        if self.session.turns[index].status.is_ended() {
+        if self.session.turns[index].is_ended() {
             return Ok(self.ended(index, false));
         }
         let index = self.fenced(fence)?;
@@ -363,7 +367,7 @@ impl Work<'_> {
 
     fn end_owned(&mut self, turn_id: &str, incarnation: &Incarnation, term: u64, end: &End) -> Result<Done, Refused> {
         let index = self.find(turn_id)?;
-        if self.session.turns[index].status.is_ended() {
+        if self.session.turns[index].is_ended() {
             return Ok(self.ended(index, false));
         }
         if !self.session.turns[index].is_owned_by(incarnation, term) {
@@ -590,6 +594,10 @@ impl Work<'_> {
         });
     }
 }
+
+/// The answer to who would end a turn in a state that this version does not know.
+const NEWER: Refused =
+    Refused::Conflict("only newer servers know the state that this turn is in; ask again when all are of that version");
 
 fn answer_again(known: &KnownMessage, parts: &[Part], turn: Option<&NewTurn>, by: &Person) -> Result<Done, Refused> {
     let message = &known.message;

@@ -172,7 +172,7 @@ fn empty_object() -> Box<RawValue> {
 impl Session {
     /// Forgets what only one transaction's items needed; its row and live turns stay true.
     pub fn settle(&mut self) {
-        self.turns.retain(|turn| !turn.status.is_ended());
+        self.turns.retain(|turn| matches!(turn.status, TurnStatus::Queued | TurnStatus::Running));
         self.messages.clear();
         self.partials.clear();
     }

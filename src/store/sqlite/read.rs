@@ -57,7 +57,7 @@ impl Snapshot for Reader<'_> {
         let sql = "SELECT incarnation, name, state, beat, lease_ttl_ms, exclusive, connections FROM nodes ORDER BY incarnation";
         let found: Vec<NodeRow> =
             sqlx::query_as(sql).fetch_all(&mut *self.0).await.map_err(Error::while_doing("reading the nodes"))?;
-        found.into_iter().map(NodeRow::node).collect()
+        Ok(found.into_iter().map(NodeRow::node).collect())
     }
 
     async fn history(&mut self) -> Result<String> {
