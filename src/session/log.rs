@@ -1,10 +1,12 @@
-//! The log: every write of every session goes through one task that commits many of them in one transaction.
+//! The log: every write goes through a task that commits those of many sessions in one transaction.
 //!
-//! Commit, then publish (L2): what has a seq leaves only after its transaction is known to be committed, in the order
-//! of its seqs, since one stage commits and one publishes. No timer: a batch forms while the one before is committed.
+//! There are as many such lanes as the store can use, and a session is always in the same one. Commit, then publish
+//! (L2): what has a seq leaves only after its transaction is known to be committed, in the order of its seqs, since one
+//! stage of its lane commits and one publishes. No timer: a batch forms while the one before is committed.
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -68,8 +70,22 @@ impl Entry {
 /// The way into the log. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Log {
-    inbox: mpsc::Sender<Entry>,
+    lanes: Arc<Lanes>,
     shared: Arc<Shared>,
+}
+
+/// One inbox for each lane.
+struct Lanes {
+    inboxes: Vec<mpsc::Sender<Entry>>,
+    hasher: RandomState,
+}
+
+impl Lanes {
+    /// Where everything of a session goes in. There is at least one lane.
+    fn of(&self, session: &str) -> &mpsc::Sender<Entry> {
+        let lane = self.hasher.hash_one(session) % self.inboxes.len() as u64;
+        &self.inboxes[usize::try_from(lane).unwrap_or(0)]
+    }
 }
 
 #[derive(Default)]
@@ -83,7 +99,7 @@ struct Shared {
     waiting_nodes: Mutex<HashMap<String, Vec<NodeId>>>,
 }
 
-/// Items that wait for the batch before them; a caller whose item does not fit waits.
+/// Items of one lane that wait for the batch before them; a caller whose item does not fit waits.
 const INBOX: usize = 4_096;
 /// Items that one transaction takes at most.
 const BATCH: usize = 512;
@@ -93,39 +109,47 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 const PIPELINE: usize = 4;
 
 impl Log {
-    /// The way into a log, and the task that must run for it. It ends when `closed`, after what is in the inbox then;
-    /// items that come later are not written.
+    /// The way into a log, and the tasks that must run for it, one for each lane. They end when `closed`, after what is
+    /// in the inboxes then; items that come later are not written.
     pub(super) fn start(
-        store: Arc<dyn Store>,
-        pubsub: PubSub,
+        store: &Arc<dyn Store>,
+        pubsub: &PubSub,
         on_started: OnStarted,
-        list: Arc<LiveList>,
-        tally: Arc<Tally>,
-        closed: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send) {
-        let (inbox, receiver) = mpsc::channel(INBOX);
-        let shared = Arc::<Shared>::default();
-        let (committed, publish) = mpsc::channel(PIPELINE);
-        let committer = Committer { store, shared: shared.clone(), tally: tally.clone(), committed, closed };
-        let publisher = Publisher { pubsub, on_started, list, tally, shared: shared.clone() };
-        let task = async move {
-            tokio::join!(committer.run(receiver), publisher.run(publish));
+        list: &Arc<LiveList>,
+        tally: &Arc<Tally>,
+        closed: &CancellationToken,
+    ) -> (Self, Vec<impl Future<Output = ()> + Send + use<>>) {
+        let (shared, on_started) = (Arc::<Shared>::default(), Arc::new(on_started));
+        let lane = |_| {
+            let (inbox, receiver) = mpsc::channel(INBOX);
+            let (committed, publish) = mpsc::channel(PIPELINE);
+            let (store, closed) = (store.clone(), closed.clone());
+            let committer = Committer { store, shared: shared.clone(), tally: tally.clone(), committed, closed };
+            let (pubsub, on_started, list) = (pubsub.clone(), on_started.clone(), list.clone());
+            let tally = tally.clone();
+            let publisher = Publisher { pubsub, on_started, list, tally, shared: shared.clone() };
+            let task = async move {
+                tokio::join!(committer.run(receiver), publisher.run(publish));
+            };
+            (inbox, task)
         };
-        (Self { inbox, shared }, task)
+        let (inboxes, tasks) = (0..store.lanes().max(1)).map(lane).unzip();
+        (Self { lanes: Arc::new(Lanes { inboxes, hasher: RandomState::new() }), shared }, tasks)
     }
 
     /// Hands an item to the next batch, waiting while the inbox is full. The order of these calls is the order in
-    /// which items take effect; the answer may be awaited later. Dropping it does not undo the item.
+    /// which items of a session take effect; the answer may be awaited later. Dropping it does not undo the item.
     pub(super) async fn submit(&self, item: Item) -> Pending {
         let (entry, answer) = Entry::wanted(item);
         // A closed log drops the item and with it the reply: the answer says that it was not written.
-        let _closed = self.inbox.send(entry).await;
+        let _closed = self.lanes.of(&entry.item.session).send(entry).await;
         Pending(answer)
     }
 
     /// Hands an item over that nobody waits for. It is dropped when the inbox is full: whoever posts looks again.
     pub(super) fn post(&self, item: Item) {
-        let _full = self.inbox.try_send(Entry { item, reply: None, trace: Trace::default() });
+        let lane = self.lanes.of(&item.session);
+        let _full = lane.try_send(Entry { item, reply: None, trace: Trace::default() });
     }
 
     /// Writes an item and waits for its answer.
@@ -233,7 +257,7 @@ struct Batch {
     appended: Vec<Appended>,
 }
 
-/// The first stage: one transaction after the other.
+/// The first stage of a lane: one transaction after the other.
 struct Committer {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
@@ -316,11 +340,11 @@ impl Committer {
     }
 }
 
-/// The second stage: runners first, then everybody who listens, then those who asked. It works while the next
+/// The second stage of a lane: runners first, then everybody who listens, then those who asked. It works while the next
 /// transaction is under way, one batch after the other, so that what is published keeps the order of its seqs.
 struct Publisher {
     pubsub: PubSub,
-    on_started: OnStarted,
+    on_started: Arc<OnStarted>,
     list: Arc<LiveList>,
     tally: Arc<Tally>,
     shared: Arc<Shared>,
@@ -447,8 +471,8 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_for_an_end_leaves_nothing_behind() {
-        let (inbox, _items) = mpsc::channel(1);
-        let log = Log { inbox, shared: Arc::default() };
+        let lanes = Arc::new(Lanes { inboxes: Vec::new(), hasher: RandomState::new() });
+        let log = Log { lanes, shared: Arc::default() };
         let waiting = || lock(&log.shared.waiters).values().map(Vec::len).sum::<usize>();
         let (first, second) = (log.end_of("t"), log.end_of("t"));
         drop(first);

@@ -120,7 +120,7 @@ struct Inner {
     tasks: TaskTracker,
     /// Ends what repeats: renewals, sweeps, compaction.
     stop: CancellationToken,
-    /// Ends the log's task, last of all.
+    /// Ends the log's tasks, last of all.
     log_closed: CancellationToken,
 }
 
@@ -175,9 +175,10 @@ impl Sessions {
             });
             let list = Arc::new(live_list::LiveList::new(store.scope()));
             let tally = Arc::new(Tally::new(&agents));
-            let (log, task) =
-                Log::start(store.clone(), pubsub.clone(), on_started, list.clone(), tally.clone(), log_closed.clone());
-            tasks.spawn(task);
+            let (log, lanes) = Log::start(&store, &pubsub, on_started, &list, &tally, &log_closed);
+            for lane in lanes {
+                tasks.spawn(lane);
+            }
             let heads = Arc::new(heads::Heads::new(store.scope().is_some()));
             let ears = wake::Ears::open(&pubsub, weak);
             let watcher: Arc<dyn Watcher> = heads.clone();

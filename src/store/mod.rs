@@ -318,10 +318,15 @@ pub struct NewNode {
     pub process_start: bool,
 }
 
-/// A durable store of sessions. All methods may be called at once; writes are answered in the order of their calls.
-/// Dropping a future leaves open whether its write happens.
+/// A durable store of sessions. All methods may be called at once. Dropping a future leaves open whether its write
+/// happens.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// How many batches it can be committing at once. Whoever commits so many puts no session into two of them.
+    fn lanes(&self) -> usize {
+        1
+    }
+
     /// Writes a batch in one transaction: the items of one session take effect in order, each seeing the ones before.
     /// An item that is refused changes nothing and fails nobody else.
     async fn commit(&self, batch: Arc<Vec<Item>>) -> Result<Committed>;

@@ -34,7 +34,7 @@ type Outcome = std::result::Result<Applied, Refused>;
 /// Writes batches.
 #[derive(Clone)]
 pub(super) struct Committer {
-    /// One connection, so that batches are written in the order in which they come.
+    /// One for each batch that is committed at once.
     pub(super) connections: Connections,
     /// How writing transactions begin.
     pub(super) begin: Begin,

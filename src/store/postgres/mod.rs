@@ -1,8 +1,8 @@
 //! The store in a Postgres database, for any number of servers at a time.
 //!
-//! Nothing is remembered between transactions: whatever decides is read under the lock that it is decided under. Writes
-//! of one server go through one connection, in order; its renewals have a connection of their own, so that they wait for
-//! nothing but their own row; readers have the rest. No lock outlives its client: every transaction that writes carries
+//! Nothing is remembered between transactions: whatever decides is read under the lock that it is decided under. Each
+//! lane of a server's log writes through a connection of its own, its renewals have one, so that they wait for nothing but
+//! their own row, and readers have the rest. No lock outlives its client: every transaction that writes carries
 //! limits that the server enforces, and the appends' statement is a transaction by itself.
 
 mod appends;
@@ -39,7 +39,7 @@ use crate::{
 /// How a database is used.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Connections in all; at least four are opened when needed.
+    /// Connections in all; at least five are opened when needed.
     pub connections: u32,
     /// Whether to bring the schema up to date, as opposed to refusing an old one.
     pub migrate: bool,
@@ -66,8 +66,11 @@ impl Default for Options {
     }
 }
 
+/// Batches that are committed at once: while one waits for the disk, the other is made. More would rather wait for
+/// each other.
+const LANES: usize = 2;
 /// Connections that are kept for writing, for renewing, and for small changes of nodes.
-const NOT_READERS: u32 = 3;
+const NOT_READERS: u32 = 4;
 /// What an address says of a proxy that lends servers for a transaction.
 const NO_CACHE: &str = "statement-cache-capacity=0";
 
@@ -99,14 +102,14 @@ impl Postgres {
         Box::pin(schema::prepare(&first, &place, options.migrate)).await?;
         let scope = read::scope(&first).await?;
         first.close().await;
-        let most = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-        let with = |count: u32| Connections::new(connect.clone(), most(count), options.patience, !pooled);
+        let with = |count: usize| Connections::new(connect.clone(), count, options.patience, !pooled);
+        let readers = options.connections.saturating_sub(NOT_READERS).max(1);
         let begin = Begin::Write(options.lock_limit);
         Ok(Self {
-            committer: Committer { connections: with(1), begin, pooled },
+            committer: Committer { connections: with(LANES), begin, pooled },
             renewals: with(1),
             small: with(1),
-            readers: with(options.connections.saturating_sub(NOT_READERS).max(1)),
+            readers: with(usize::try_from(readers).unwrap_or(usize::MAX)),
             scope,
         })
     }
@@ -140,6 +143,10 @@ fn connect_options(url: &str, pooled: bool) -> Result<PgConnectOptions> {
 
 #[async_trait]
 impl Store for Postgres {
+    fn lanes(&self) -> usize {
+        LANES
+    }
+
     async fn commit(&self, batch: Arc<Vec<Item>>) -> Result<Committed> {
         let work = Box::pin(self.committer.commit(&batch));
         self.committer.connections.within("writing a batch", work).await
