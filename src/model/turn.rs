@@ -63,6 +63,9 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// The names that this version knows.
+    pub const NAMES: [&'static str; 4] = ["user", "owner_gone", "shutdown", "superseded"];
+
     /// The name on the wire and in the store.
     pub fn name(&self) -> &str {
         match self {

@@ -159,7 +159,7 @@ impl Log {
 
     /// How many items wait for the batch before them.
     pub(super) fn waiting(&self) -> usize {
-        self.inbox.max_capacity() - self.inbox.capacity()
+        self.lanes.inboxes.iter().map(|inbox| inbox.max_capacity() - inbox.capacity()).sum()
     }
 
     /// Whether a batch with items of this session is being committed at this moment.

@@ -86,8 +86,7 @@ impl Tally {
         let snapshots =
             [FirstJoin, CursorInvalid, EpochChanged, CursorAhead, Trimmed].map(|reason| (reason, Counter::default()));
         let failures = turn_error::ALL.into_iter().chain([OTHER]).map(|code| (TurnStatus::Failed, code));
-        let reasons = [EndReason::User, EndReason::OwnerGone, EndReason::Shutdown, EndReason::Superseded];
-        let cancels = reasons.into_iter().map(|reason| (TurnStatus::Cancelled, reason.name()));
+        let cancels = EndReason::NAMES.into_iter().map(|reason| (TurnStatus::Cancelled, reason));
         let ends = std::iter::once((TurnStatus::Completed, "")).chain(failures).chain(cancels);
         let agent = |name: &str| {
             let tally = AgentTally { turn: Histogram::slow(), first_output: Histogram::slow() };
