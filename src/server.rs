@@ -11,15 +11,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent::{self, Registry, Secret},
-    auth::Identity,
+    auth::{Keeper, Verifier},
     channel::{self, Host, Router},
     channels::{
-        Stage,
+        Renewals, Stage,
         room::{self, Shared as Rooms},
         session::{AgentsAtWork, Shared},
         sessions::List,
     },
-    config::{self, Config, Database},
+    config::{self, Auth, Config, Database},
     http::{self, Api, Guard},
     metrics::{Metrics, Sources},
     model::{Node, NodeState},
@@ -29,7 +29,7 @@ use crate::{
     shutdown::Shutdown,
     store::{self, Postgres, Sqlite, Store, postgres, sqlite},
     telemetry::trace::{self, Traces},
-    transport::{self, Connect, Origins, Refused},
+    transport::{self, Origins},
 };
 
 /// Why a server did not start.
@@ -201,6 +201,8 @@ pub struct Server {
     cluster: Option<Cluster>,
     /// Publishes changes of presence.
     flusher: Flusher,
+    /// Reads the keys for tokens.
+    keeper: Option<Keeper>,
     /// Ends the listener.
     listener: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
@@ -229,6 +231,7 @@ impl Server {
             .map_err(|source| Error::Listen { address: config.listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let store = open(&config, config.migrate).await?;
+        let (verifier, keeper) = verifier(&config.auth).await;
         let ((pubsub, relay), answers) = (topics(&config, &*store)?, TaskTracker::new());
         if let Some(relay) = &relay {
             // One that cannot be reached is tried on, and has said so.
@@ -239,11 +242,13 @@ impl Server {
         let sessions =
             Sessions::start(store.clone(), pubsub.clone(), agents, observer, session_options(&config)).await?;
         let cluster = cluster(&presence, &pubsub, &sessions, &*store).await;
-        let stage = Stage::new(presence.clone(), &config.node_name);
+        let renewals = Renewals::new(verifier.clone());
+        let stage = Stage::new(presence.clone(), &config.node_name, renewals.clone());
         let shared = Shared::new(sessions.clone(), stage.clone(), answers.clone());
-        let router = router(shared, List::new(sessions.clone()), Rooms::new(stage));
+        let router = router(shared, List::new(sessions.clone(), renewals), Rooms::new(stage));
         let host = Host::new(router, pubsub, channel_options(&config));
-        let transport = transport::State::new(host.clone(), connect(), transport_options(&config, origins.clone()));
+        let (connect, reviews) = (transport::identify(verifier.clone()), verifier.wants_token());
+        let transport = transport::State::new(host.clone(), connect, transport_options(&config, origins.clone()));
         let clients = transport.connections().clone();
         sessions.count_clients(Arc::new(move || clients.count()));
         let guard = Guard { origins, loopback: config.listen.ip().is_loopback() };
@@ -255,11 +260,21 @@ impl Server {
             connections: transport.connections().clone(),
             lobby: transport.lobby().clone(),
         });
-        let api = Api::new(sessions.clone(), host.clone(), presence, metrics.clone(), guard).limited(config.rate_limit);
-        let api = http::traced(api.routes(config.max_message_bytes + BODY_BESIDE));
+        let connections = transport.connections().clone();
+        let api = Api::new(sessions.clone(), verifier, host.clone(), presence, connections, metrics.clone(), guard);
+        let api = http::traced(api.limited(config.rate_limit).routes(config.max_message_bytes + BODY_BESIDE));
         let routes = http::metrics::counted(transport::routes(transport.clone()).merge(api), metrics);
         let token = CancellationToken::new();
-        let serving = tokio::spawn(transport::serve(listener, routes, transport.lobby().clone(), token.clone()));
+        let serving = transport::serve(listener, routes, transport.lobby().clone(), token.clone());
+        let reviewing = transport.connections().clone().review(REVIEW, token.clone());
+        let serving = tokio::spawn(async move {
+            // Nobody's time is ever over where no tokens are asked for.
+            if reviews {
+                tokio::join!(serving, reviewing);
+            } else {
+                serving.await;
+            }
+        });
         let drain_timeout = config.drain_timeout;
         Ok(Self {
             address,
@@ -271,6 +286,7 @@ impl Server {
             relay,
             cluster,
             flusher,
+            keeper,
             listener: token,
             serving,
             drain_timeout,
@@ -319,12 +335,32 @@ impl Server {
         if let Some(relay) = self.relay {
             relay.stop().await;
         }
+        if let Some(keeper) = self.keeper {
+            keeper.stop().await;
+        }
         self.listener.cancel();
         if tokio::time::timeout(LAST_STEPS, self.serving).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
         self.store.close().await;
     }
+}
+
+/// How often connections are looked at for tokens that have run out, or were renewed.
+const REVIEW: Duration = Duration::from_millis(250);
+
+/// How long a start waits for the keys that tokens are checked with before it goes on without.
+const KEYS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who says for whom clients speak. Without keys it serves all the same, is not ready, and says so.
+async fn verifier(auth: &Auth) -> (Verifier, Option<Keeper>) {
+    let Auth::Jwt(options) = auth else { return (Verifier::open(), None) };
+    let (verifier, keeper) = Verifier::start(*options.clone());
+    if !verifier.ready_within(KEYS_PATIENCE).await {
+        let problem = verifier.problem().unwrap_or_default();
+        tracing::error!(problem, "there are no keys to check tokens with: it is not ready, and tries on");
+    }
+    (verifier, keeper)
 }
 
 /// Which channel serves which topic.
@@ -377,18 +413,9 @@ fn transport_options(config: &Config, origins: Origins) -> transport::Options {
         idle_timeout: config.idle_timeout,
         origins,
         loopback: config.listen.ip().is_loopback(),
+        auth_token: matches!(config.auth, Auth::Jwt(_)),
         ..transport::Options::default()
     }
-}
-
-/// Without tokens everybody is who they say they are.
-fn connect() -> Connect {
-    Arc::new(|client| {
-        Identity::open(client.get("user_id"), client.get("name")).map_err(|refused| {
-            tracing::info!(refused, "a client was refused");
-            Refused::default()
-        })
-    })
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ fn state() -> transport::State {
     let router = Router::new().route("shout:*", || Box::new(Shouting));
     let host = Host::new(router, PubSub::new(), Options::default());
     let connect: transport::Connect = Arc::new(|client| {
-        Identity::open(client.get("user_id"), client.get("name")).map_err(|_| transport::Refused::default())
+        Identity::open(client.get("user_id"), client.get("name")).map_err(|_| transport::Refused::default()).into()
     });
     // The clients send no heartbeats.
     let options = transport::Options { idle_timeout: Duration::from_secs(3_600), ..transport::Options::default() };

@@ -177,6 +177,12 @@ impl Cell {
         let _ = self.put(Item::Closed, false);
     }
 
+    /// Ends the channel with an error, after what it was asked before: its client joins again, or is refused.
+    pub fn restart(self: &Arc<Self>) {
+        // An ended channel needs no telling.
+        let _ = self.put(Item::End(Control::Restart), false);
+    }
+
     /// Ends the channel at once: the same topic is joined again.
     fn kill(self: &Arc<Self>) {
         let mut inbox = self.inbox();

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -37,6 +37,8 @@ pub struct Connection {
     serializer: Serializer,
     outbox: Outbox,
     identity: Mutex<Arc<Identity>>,
+    /// Set by a renewal, until somebody has looked at what it means for the channels.
+    renewed: AtomicBool,
     inbox_bytes: AtomicUsize,
     max_inbox_bytes: usize,
 }
@@ -49,6 +51,7 @@ impl Connection {
             serializer,
             outbox,
             identity: Mutex::new(Arc::new(identity)),
+            renewed: AtomicBool::new(false),
             inbox_bytes: AtomicUsize::new(0),
             max_inbox_bytes,
         }
@@ -77,6 +80,12 @@ impl Connection {
     /// Renews whom it speaks for, for all its channels at once.
     pub fn set_identity(&self, identity: Identity) {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
+        self.renewed.store(true, Ordering::Release);
+    }
+
+    /// Whether it was renewed since this was asked last.
+    pub fn take_renewed(&self) -> bool {
+        self.renewed.swap(false, Ordering::AcqRel)
     }
 
     /// Takes room for a push of this size. An empty inbox takes any size.

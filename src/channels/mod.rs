@@ -1,10 +1,11 @@
 //! Rejoin's own channels: what a client reaches by a topic's name.
 
 mod announce;
+mod renewals;
 pub mod room;
 pub mod session;
 pub mod sessions;
 mod shown;
 
+pub use self::{renewals::Renewals, shown::Stage};
 pub use announce::announce;
-pub use shown::Stage;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::shown::{Shown, Stage, renew};
+use super::shown::{Shown, Stage};
 use crate::{
     auth::Access,
     channel::{Channel, Context, Joined, Leave, Next, Refusal},
@@ -124,14 +124,14 @@ impl Room {
         self.shown.enter(cx)
     }
 
-    fn handle(&mut self, cx: &Context, event: &str, payload: Payload) -> Result<(), Error> {
+    async fn handle(&mut self, cx: &mut Context, event: &str, payload: Payload) -> Result<(), Error> {
         let identity = cx.identity();
         let text = || {
             let bytes = || Error::Invalid(format!("bytes mean nothing to {event:?}; send a JSON object"));
             payload.as_json().ok_or_else(bytes)
         };
         match event {
-            "access_token" => renew(text()?),
+            "access_token" => self.shown.renewals().renew(cx, text()?).await,
             "presence" if identity.access(cx.topic()) >= Access::Read => self.shown.replace(&identity.person, text()?),
             _ if identity.access(cx.topic()) < Access::Write => {
                 Err(Error::Unauthorized("this token does not allow this"))
@@ -160,7 +160,7 @@ impl Channel for Room {
     }
 
     async fn handle_in(&mut self, cx: &mut Context, event: &str, payload: Payload) -> Next {
-        Next::Reply(match self.handle(cx, event, payload) {
+        Next::Reply(match self.handle(cx, event, payload).await {
             Ok(()) => Reply::ok(Payload::empty()),
             Err(error) => Reply::refuse(error.reason(), &error.to_string()),
         })

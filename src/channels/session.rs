@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     announce::as_broadcast,
-    shown::{Shown, Stage, renew},
+    shown::{Shown, Stage},
 };
 use crate::{
     auth::Access,
@@ -99,6 +99,10 @@ impl Channel for SessionChannel {
         let create = params.create.unwrap_or(true) && access >= Access::Write;
         let from = cursor(params.last_seq, params.epoch);
         let joined = self.shared.sessions.join(id(cx), from, create).await.map_err(|error| refusal(&error))?;
+        // The token may have been renewed, or have run out, meanwhile.
+        if cx.identity().access(&topic) < Access::Read {
+            return Err(refusal(&Error::Unauthorized("this token does not open this session any more")));
+        }
         self.epoch = joined.epoch;
         self.shown.enter(cx).map_err(|error| refusal(&error))?;
         Ok(Joined {
@@ -125,7 +129,7 @@ impl Channel for SessionChannel {
             "history" => self.history(cx, text).await,
             "broadcast" => broadcast(cx, &asker.person, text),
             "presence" => self.shown.replace(&asker.person, text).map(done),
-            "access_token" => renew(text).map(done),
+            "access_token" => self.shown.renewals().renew(cx, text).await.map(done),
             other => Err(Error::Invalid(format!("there is no event {other:?} on this topic"))),
         };
         answer.unwrap_or_else(|error| refuse(&error))

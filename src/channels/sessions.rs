@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::shown::renew;
+use super::Renewals;
 use crate::{
     auth::{Access, Identity},
     channel::{Channel, Context, Cursor, Joined, Next, Page, Refusal, ReplayError},
@@ -21,23 +21,24 @@ use crate::{
 #[derive(Clone)]
 pub struct List {
     sessions: Sessions,
+    renewals: Renewals,
 }
 
 impl List {
-    /// The list of these sessions.
-    pub fn new(sessions: Sessions) -> Self {
-        Self { sessions }
+    /// The list of these sessions; `renewals` renews who looks at it.
+    pub fn new(sessions: Sessions, renewals: Renewals) -> Self {
+        Self { sessions, renewals }
     }
 
     /// A channel for one joined topic.
     pub fn channel(&self) -> Box<dyn Channel> {
-        Box::new(ListChannel { sessions: self.sessions.clone(), prefix: String::new(), own: 0..0 })
+        Box::new(ListChannel { list: self.clone(), prefix: String::new(), own: 0..0 })
     }
 }
 
 /// The list on one connection.
 struct ListChannel {
-    sessions: Sessions,
+    list: List,
     /// What the ids of the sessions begin with that the client wants to see.
     prefix: String,
     /// Changes that this client has brought itself: it was given them with its join.
@@ -72,7 +73,7 @@ impl ListChannel {
             return Err(Error::Unauthorized("this token does not open the list of sessions"));
         }
         self.prefix = join_params(params)?.prefix.unwrap_or_default();
-        self.sessions.watch(&self.prefix, |session| may_read(&identity, &topic_of(session))).await
+        self.list.sessions.watch(&self.prefix, |session| may_read(&identity, &topic_of(session))).await
     }
 }
 
@@ -94,9 +95,9 @@ impl Channel for ListChannel {
         })
     }
 
-    async fn handle_in(&mut self, _cx: &mut Context, event: &str, payload: Payload) -> Next {
+    async fn handle_in(&mut self, cx: &mut Context, event: &str, payload: Payload) -> Next {
         let done = match (event, payload.as_json()) {
-            ("access_token", Some(text)) => renew(text),
+            ("access_token", Some(text)) => self.list.renewals.renew(cx, text).await,
             _ => Err(Error::Invalid(format!("there is no event {event:?} on this topic; it is only listened to"))),
         };
         Next::Reply(match done {
@@ -108,7 +109,7 @@ impl Channel for ListChannel {
     async fn replay(&mut self, cx: &mut Context, after: u64) -> Result<Page, ReplayError> {
         let identity = cx.identity();
         // One that may not list any more learns that when it joins anew.
-        let changes = self.sessions.changes(after).filter(|_| may_list(&identity, cx));
+        let changes = self.list.sessions.changes(after).filter(|_| may_list(&identity, cx));
         let Changes { changes, last, complete } = changes.ok_or(ReplayError::Restart)?;
         let wanted = changes.iter().filter(|change| {
             !self.own.contains(&change.number())

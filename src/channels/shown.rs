@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
+use super::renewals::Renewals;
 use crate::{
     channel::Context,
     clock::{self, Timestamp},
@@ -25,12 +25,13 @@ const MAX_OWN: usize = 1024;
 pub struct Stage {
     presence: Tracker,
     node: Arc<str>,
+    renewals: Renewals,
 }
 
 impl Stage {
-    /// Shows connections in `presence`, as connections of `node`.
-    pub fn new(presence: Tracker, node: &str) -> Self {
-        Self { presence, node: node.into() }
+    /// Shows connections in `presence`, as connections of `node`, and renews them by `renewals`.
+    pub fn new(presence: Tracker, node: &str, renewals: Renewals) -> Self {
+        Self { presence, node: node.into(), renewals }
     }
 }
 
@@ -90,6 +91,11 @@ impl Shown {
         Ok(())
     }
 
+    /// What renews the connection.
+    pub(super) fn renewals(&self) -> Renewals {
+        self.stage.renewals.clone()
+    }
+
     /// Who is on the topic.
     pub(super) fn state(&self, cx: &Context) -> Payload {
         Payload::clone(&self.stage.presence.state(cx.topic()))
@@ -119,26 +125,10 @@ fn parse(text: &str) -> Result<Map<String, Value>, Error> {
     Ok(if let Value::Object(own) = own { own } else { Map::new() })
 }
 
-/// The payload of `access_token`.
-#[derive(Deserialize)]
-struct Token {
-    #[serde(rename = "token")]
-    _token: String,
-}
-
-/// Handles the push `access_token`. Nobody proves who they are to a server that asks for no token: there is nothing
-/// to renew.
-///
-/// # Errors
-/// [`Error::Invalid`] where there is no token in it.
-pub(super) fn renew(text: &str) -> Result<(), Error> {
-    fields::<Token>(text).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pubsub::PubSub;
+    use crate::{auth::Verifier, pubsub::PubSub};
 
     #[test]
     fn own_fields_are_measured_as_they_are_shown() {
@@ -152,7 +142,7 @@ mod tests {
 
     #[test]
     fn who_cannot_be_shown_is_refused_before_anything_else() {
-        let mut shown = Shown::new(&Stage::new(Tracker::new(PubSub::new()), "a"));
+        let mut shown = Shown::new(&Stage::new(Tracker::new(PubSub::new()), "a", Renewals::new(Verifier::open())));
         let person = |id: &str| Person { id: id.to_owned(), name: "x".to_owned() };
         for id in ["__proto__", "constructor", "prototype"] {
             assert!(matches!(shown.take(&person(id), None), Err(Error::Invalid(_))), "{id}");

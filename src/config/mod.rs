@@ -1,15 +1,22 @@
 //! Options: what the server was told, as values that have been checked.
 //!
-//! `options` is the table of them, `sources` finds their texts, `values` reads those, `agents` makes the agents; here
-//! they become one [`Config`]. It knows nothing of what the parts do with it. Its invariant: a [`Config`] can be
+//! `options` is the table of them, `sources` finds their texts, `values` reads those, `agents` makes the agents,
+//! `identity` says how tokens are checked; here they become one [`Config`]. It knows nothing of what the parts do with it. Its invariant: a [`Config`] can be
 //! started with; whatever cannot is an error of one line, before anything runs.
 
 mod agents;
+mod identity;
 mod options;
 mod sources;
 mod values;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use self::{
     options::{Flags, OPTIONS, Opt, args},
@@ -18,7 +25,7 @@ pub use self::{
 use self::{sources::Sources, values::Parsed};
 use crate::{
     agent::{self, Secret, Spec, http, openai},
-    telemetry,
+    auth, telemetry,
 };
 
 /// How nodes tell each other of events.
@@ -42,10 +49,12 @@ pub enum Database {
 }
 
 /// How clients prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Auth {
     /// They do not: everyone is who they say, and may do everything.
     None,
+    /// By tokens, which are checked in this way.
+    Jwt(Box<auth::Options>),
 }
 
 /// Every option, checked.
@@ -158,12 +167,13 @@ impl Config {
             let default = if is_postgres(&sources) { "postgres" } else { "local" };
             sources.add(option, default.to_owned(), Source::Default);
         }
-        let reader = Reader { sources: &sources };
+        let reader = Reader { sources: &sources, directory: &around.directory };
         let (agents, of_agents) = reader.agents()?;
         let config = reader.config(agents)?;
         reader.check(&config)?;
         let effective = reader.effective().chain(of_agents).collect();
         let doubts = reader.doubtful_bus(&config.bus).into_iter().chain(unsigned(&config.agents));
+        let doubts = doubts.chain(reader.doubtful_auth(&config.auth));
         let warnings = sources.warnings.iter().cloned().chain(doubts).collect();
         Ok(Loaded { config, effective, warnings })
     }
@@ -192,6 +202,8 @@ fn unsigned(agents: &BTreeMap<String, Spec>) -> impl Iterator<Item = String> {
 /// Reads values by the names of their options.
 struct Reader<'a> {
     sources: &'a Sources,
+    /// Where relative paths begin.
+    directory: &'a Path,
 }
 
 impl Reader<'_> {
@@ -217,7 +229,7 @@ impl Reader<'_> {
             max_message_bytes: self.get("max-message-bytes", bytes(1, 1 << 30))?,
             delta_window: self.get("delta-window", duration_to(Duration::from_secs(10)))?,
             max_queue: self.get("max-queue", count(0, 100_000))?,
-            auth: self.get("auth", choice(&[("none", Auth::None)]))?,
+            auth: self.auth()?,
             insecure: self.get("insecure", switch)?,
             allowed_origins: self.get_optional("allowed-origins", values::origins)?,
             max_frame_bytes: self.get("max-frame-bytes", bytes(1 << 10, 64 << 20))?,
@@ -271,9 +283,9 @@ impl Reader<'_> {
             let least = humantime::format_duration(3 * config.lease_renew);
             return Err(self.refused("lease-ttl", format!("give at least three times lease-renew, {least}")));
         }
-        if config.auth == Auth::None && !config.listen.ip().is_loopback() && !config.insecure {
+        if matches!(config.auth, Auth::None) && !config.listen.ip().is_loopback() && !config.insecure {
             let rule = "with auth none everyone who reaches this address may do everything: listen on 127.0.0.1 or \
-                        [::1], or set insecure";
+                        [::1], set auth jwt, or set insecure";
             return Err(self.refused("listen", rule.to_owned()));
         }
         Ok(())

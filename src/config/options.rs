@@ -68,7 +68,12 @@ pub const OPTIONS: &[Opt] = &[
     opt("max-message-bytes", "1MiB", "BYTES", "Length of an answer until its turn fails"),
     opt("delta-window", "40ms", "DURATION", "How long deltas of a turn are gathered into one event; 0 for each alone"),
     opt("max-queue", "100", "COUNT", "Queued turns of one session"),
-    opt("auth", "none", "KIND", "How clients prove who they are"),
+    opt("auth", "none", "KIND", "How clients prove who they are: none or jwt"),
+    Opt { secret: true, ..optional("jwt-secret", "SECRET", "Secret of tokens that are signed with HS256") },
+    optional("jwks-url", "URL", "Where the keys of tokens are published that are signed with RS, PS, ES or EdDSA"),
+    optional("jwks-file", "FILE", "The same as a file"),
+    optional("jwt-issuer", "TEXT", "The iss that every token has to have"),
+    optional("jwt-audience", "TEXT", "What the aud of every token has to name"),
     opt("insecure", "false", "", "Allow auth none on an address that others can reach"),
     optional(
         "allowed-origins",

@@ -33,6 +33,70 @@ fn shown(loaded: &Loaded, key: &str) -> (String, String) {
     (found.value.clone().unwrap_or_default(), found.source.to_string())
 }
 
+/// A set with one key that can be used.
+const KEYS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+/// The path of a file with this text.
+fn key_file(folder: &Path, text: &str) -> String {
+    let path = folder.join("keys.json");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn tokens_that_nothing_checks_stop_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, secret) = (key_file(folder.path(), KEYS), "x".repeat(32));
+    let empty = folder.path().join("empty.json").to_str().unwrap().to_owned();
+    std::fs::write(&empty, r#"{"keys":[{"kty":"oct","k":"eHg"}]}"#).unwrap();
+    for (flags, expected) in [
+        (&["--auth=jwt"][..], "auth: \"jwt\" (from --auth) is not accepted: tokens need something to check them with"),
+        (
+            &["--auth=jwt", "--jwks-url=ftp://h/k"],
+            "jwks-url: \"ftp://h/k\" (from --jwks-url) is not accepted: give one",
+        ),
+        (
+            &["--auth=jwt", "--jwks-file=none.json"],
+            "jwks-file: \"none.json\" (from --jwks-file) is not accepted: it ca",
+        ),
+        (&["--auth=jwt", "--jwks-file", &empty], "jwks-file: "),
+        (&["--auth=jwt", "--jwks-url=https://h/k", "--jwks-file", &good], "jwks-file: "),
+        (&["--auth=token"], "auth: \"token\" (from --auth) is not accepted: give none or jwt"),
+        (&["--listen=0.0.0.0:1"], "listen: \"0.0.0.0:1\" (from --listen) is not accepted: with auth none"),
+    ] {
+        let text = load(flags, &[], None).unwrap_err();
+        assert!(text.starts_with(expected), "{flags:?}: {text}");
+    }
+    let text = load(&["--auth=jwt", "--jwks-file", &empty], &[], None).unwrap_err();
+    assert!(text.contains("no key that tokens can be checked with") && text.contains("jwt-secret"), "{text}");
+    let loaded = load(&["--auth=jwt", "--listen=0.0.0.0:1", "--jwt-secret", &secret], &[], None).unwrap();
+    assert!(matches!(loaded.config.auth, Auth::Jwt(_)) && loaded.warnings.is_empty(), "{loaded:?}");
+    assert!(!format!("{loaded:?}").contains(&secret));
+    assert!(load(&["--auth=jwt", "--jwks-file", &good], &[], None).is_ok());
+}
+
+#[test]
+fn options_of_tokens_that_may_be_a_mistake_are_a_warning() {
+    let secret = format!("--jwt-secret={}", "x".repeat(32));
+    for (flags, expected) in [
+        (&[secret.as_str()][..], Some("jwt-secret is not used: with auth none")),
+        (&["--jwt-issuer=i"], Some("jwt-issuer is not used")),
+        (&["--auth=jwt", "--jwks-url=https://h/k"], Some("jwt-audience is not set")),
+        (&["--auth=jwt", "--jwks-url=http://h/k", "--jwt-audience=a"], Some("jwks-url is not https")),
+        (&["--auth=jwt", "--jwks-url=http://127.0.0.1/k", "--jwt-audience=a"], None),
+        (&["--auth=jwt", secret.as_str()], None),
+        (&["--auth=jwt", "--jwt-secret=short"], Some("jwt-secret has fewer than 32 bytes")),
+    ] {
+        let warnings = load(flags, &[], None).unwrap().warnings;
+        let found = warnings.first().map(String::as_str);
+        match expected {
+            Some(expected) => assert!(found.is_some_and(|text| text.starts_with(expected)), "{flags:?}: {warnings:?}"),
+            None => assert_eq!(found, None, "{flags:?}"),
+        }
+    }
+}
+
 #[test]
 fn nothing_given_is_the_defaults() {
     let loaded = load(&[], &[], None).unwrap();
@@ -76,6 +140,8 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
 
 #[test]
 fn every_option_can_be_given_in_each_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = key_file(folder.path(), KEYS);
     let samples = [
         ("listen", "127.0.0.1:0"),
         ("database-url", "sqlite:other.db"),
@@ -98,6 +164,11 @@ fn every_option_can_be_given_in_each_way() {
         ("delta-window", "0ms"),
         ("max-queue", "0"),
         ("auth", "none"),
+        ("jwt-secret", "a secret of at least thirty-two bytes"),
+        ("jwks-url", "https://login.example.com/keys"),
+        ("jwks-file", &keys),
+        ("jwt-issuer", "https://login.example.com/"),
+        ("jwt-audience", "rejoin"),
         ("insecure", "true"),
         ("allowed-origins", "*.example.com"),
         ("max-frame-bytes", "1MiB"),

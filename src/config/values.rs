@@ -4,6 +4,8 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
+use reqwest::Url;
+
 use super::Database;
 use crate::{
     agent::Secret,
@@ -217,6 +219,20 @@ pub(super) fn without_password(text: &str) -> String {
     }
 }
 
+/// The address of a set of keys. It is used as it is: nothing in it stands for a part of a token.
+pub(super) fn jwks_url(text: &str) -> Parsed<Url> {
+    let rule = || "give one fixed URL such as https://login.example.com/.well-known/jwks.json".to_owned();
+    let url = Url::parse(text).map_err(|_| rule())?;
+    let good = matches!(url.scheme(), "http" | "https") && url.has_host() && !text.contains(['{', '}']);
+    if good { Ok(url) } else { Err(rule()) }
+}
+
+/// What a claim has to be.
+pub(super) fn claim(text: &str) -> Parsed<String> {
+    let fits = (1..=1_024).contains(&text.len()) && !text.chars().any(char::is_control);
+    if fits { Ok(text.to_owned()) } else { Err("give 1 to 1024 bytes on one line".to_owned()) }
+}
+
 /// A key as it can stand in a request's header.
 pub(super) fn api_key(text: &str) -> Parsed<Secret> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -318,6 +334,17 @@ mod tests {
         for bad in ["", "a,,b", "*,a.org", "https://", "a.org/path", "a.*.org", "ftp://a.org", "a:b"] {
             assert!(origins(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn keys_for_tokens_are_at_a_fixed_address() {
+        for good in ["https://login.example.com/keys", "http://127.0.0.1:8080/jwks.json?x=1"] {
+            assert!(jwks_url(good).is_ok(), "{good}");
+        }
+        for bad in ["", "login.example.com", "file:///etc/keys", "https://", "https://{{tenant}}.example/keys"] {
+            assert!(jwks_url(bad).unwrap_err().starts_with("give one fixed URL"), "{bad}");
+        }
+        assert!(claim("https://login.example.com/").is_ok() && claim("").is_err() && claim("a\nb").is_err());
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! What operators and other servers ask: the nodes, who is on a topic, and a word to everybody on one.
+//! What operators and other servers ask: the nodes, who is on a topic, a word to everybody on one, and that a user be
+//! disconnected.
 
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Api, json,
+    Api,
+    error::Problem,
+    json,
     request::{Answer, Body, Segments, as_json, text, within},
     who::Who,
 };
@@ -13,11 +16,12 @@ use crate::{
     auth::Access,
     channels::announce,
     session::{Error, fields},
+    transport::Disconnected,
 };
 
 /// `GET /api/nodes`
 pub(super) async fn nodes(State(api): State<Api>, who: Who) -> Answer {
-    who.may_on("*", Access::Admin)?;
+    who.operates()?;
     Ok(json(as_json(&within(api.sessions.node_list()).await?)?))
 }
 
@@ -43,6 +47,22 @@ pub(super) async fn broadcast(State(api): State<Api>, who: Who, body: Body) -> A
     let nothing = || RawValue::from_string("{}".to_owned()).unwrap_or_default();
     announce(api.host.pubsub(), who.person(), &topic, &event, payload.unwrap_or_else(nothing))?;
     Ok(json("{}".to_owned()))
+}
+
+/// `POST /api/disconnect`
+pub(super) async fn disconnect(State(api): State<Api>, who: Who, body: Body) -> Answer {
+    #[derive(Deserialize)]
+    struct Fields {
+        user_id: String,
+    }
+    let Fields { user_id } = fields(&text(body)?)?;
+    who.operates()?;
+    let Disconnected { here, told } = api.disconnects.user(&user_id);
+    if !told {
+        let text = "the user was disconnected from this node, and the others cannot be told now; repeat this";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text));
+    }
+    Ok(json(format!("{{\"disconnected\":{here}}}")))
 }
 
 impl Api {

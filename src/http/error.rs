@@ -16,13 +16,21 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     retry_after: Option<u64>,
+    /// What is asked for with a 401.
+    challenge: Option<Box<HeaderValue>>,
 }
 
 impl Problem {
     /// A problem of this status, with one of the contract's codes and a text that says what to do.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-        Self { status, code, detail: detail.into(), retry_after }
+        Self { status, code, detail: detail.into(), retry_after, challenge: None }
+    }
+
+    /// 401, with what to answer it by.
+    pub fn unidentified(detail: impl Into<String>, challenge: HeaderValue) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
+        Self { challenge: Some(Box::new(challenge)), ..problem }
     }
 
     /// 400
@@ -70,6 +78,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, body.to_string()).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, *challenge);
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

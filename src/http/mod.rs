@@ -4,6 +4,7 @@
 //! does; [`error`] is the only place where an error becomes a status.
 
 mod cluster;
+mod credentials;
 pub mod error;
 mod guard;
 pub mod metrics;
@@ -26,24 +27,43 @@ use axum::{
 
 use self::{error::Problem, who::Writer};
 pub use self::{guard::Guard, trace::traced};
-use crate::{channel::Host, metrics::Metrics, presence::Tracker, session::Sessions, transport::Rates};
+use crate::{
+    auth::Verifier,
+    channel::Host,
+    metrics::Metrics,
+    presence::Tracker,
+    session::Sessions,
+    transport::{Connections, Disconnects, Rates},
+};
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
     sessions: Sessions,
+    verifier: Verifier,
     host: Host,
     presence: Tracker,
     metrics: Metrics,
+    disconnects: Disconnects,
     guard: Arc<Guard>,
     writes: Arc<Rates<Writer>>,
 }
 
 impl Api {
-    /// Handlers over these sessions, the channels, presence and metrics of this node; `guard` says who may write.
-    pub fn new(sessions: Sessions, host: Host, presence: Tracker, metrics: Metrics, guard: Guard) -> Self {
-        let writes = Arc::new(Rates::new(None, 1));
-        Self { sessions, host, presence, metrics, guard: Arc::new(guard), writes }
+    /// Handlers over these sessions, and the channels, presence, connections and metrics of this node; `verifier` says
+    /// for whom a request speaks, `guard` which pages may ask.
+    pub fn new(
+        sessions: Sessions,
+        verifier: Verifier,
+        host: Host,
+        presence: Tracker,
+        connections: Connections,
+        metrics: Metrics,
+        guard: Guard,
+    ) -> Self {
+        let disconnects = Disconnects::new(connections, host.pubsub().clone());
+        let (guard, writes) = (Arc::new(guard), Arc::new(Rates::new(None, 1)));
+        Self { sessions, verifier, host, presence, metrics, disconnects, guard, writes }
     }
 
     /// The same, in which one user, or one address where nobody says who asks, writes so often in a second at most, and
@@ -66,6 +86,7 @@ impl Api {
             .route("/api/nodes", get(cluster::nodes))
             .route("/api/presence/{topic}", get(cluster::presence))
             .route("/api/broadcast", post(cluster::broadcast))
+            .route("/api/disconnect", post(cluster::disconnect))
             .layer(middleware::from_fn_with_state(self.clone(), guard::check));
         Router::new()
             .merge(api)
@@ -86,12 +107,17 @@ async fn healthz() -> Response {
     json("{\"ok\":true}".to_owned())
 }
 
-/// Ready: the store answered the newest renewal, the lease holds, and nothing is shutting down. A bus that is away does
+/// Ready: the store answered the newest renewal, the lease holds, there are keys to check tokens with, and nothing is
+/// shutting down. A bus that is away does
 /// not end that: events of other nodes come all the same, later.
 async fn readyz(State(api): State<Api>) -> Response {
-    let (ready, draining) = (api.sessions.is_ready(), api.sessions.is_draining());
-    let bus = api.sessions.bus().name();
-    let body = json(format!("{{\"ready\":{ready},\"draining\":{draining},\"bus\":\"{bus}\"}}"));
+    let problem = api.verifier.problem();
+    let (ready, draining) = (api.sessions.is_ready() && problem.is_none(), api.sessions.is_draining());
+    let mut state = serde_json::json!({"ready": ready, "draining": draining, "bus": api.sessions.bus().name()});
+    if let Some(problem) = problem {
+        state["keys"] = problem.into();
+    }
+    let body = json(state.to_string());
     if ready { body } else { (StatusCode::SERVICE_UNAVAILABLE, body).into_response() }
 }
 

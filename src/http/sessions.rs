@@ -14,6 +14,9 @@ use crate::{
     session::{Send, Summary, Update, fields},
 };
 
+/// The topic of the list: who may read that may ask for the list here, too.
+const LIST_TOPIC: &str = "sessions";
+
 #[derive(Deserialize)]
 pub(super) struct ListParams {
     prefix: Option<String>,
@@ -22,16 +25,24 @@ pub(super) struct ListParams {
     cursor: Option<String>,
 }
 
-pub(super) async fn list(State(api): State<Api>, _who: Who, Params(params): Params<ListParams>) -> Answer {
+pub(super) async fn list(State(api): State<Api>, who: Who, Params(params): Params<ListParams>) -> Answer {
     #[derive(Serialize)]
     struct List {
         sessions: Vec<Summary>,
         cursor: Option<String>,
     }
     let limit = page(params.limit)?;
-    let prefix = params.prefix.unwrap_or_default();
+    who.may_on(LIST_TOPIC, Access::Read)?;
     let (status, cursor) = (params.status.as_deref(), params.cursor.as_deref());
-    let (sessions, cursor) = within(api.sessions.list(&prefix, status, limit, cursor)).await?;
+    let prefix = params.prefix.unwrap_or_default();
+    // What the token may not see is not even looked for, as far as its patterns say where that is.
+    let (sessions, cursor) = match who.narrow(&prefix) {
+        Some(prefix) => {
+            let shows = |id: &str| who.may(id, Access::Read).is_ok();
+            within(api.sessions.list_where(&prefix, status, limit, cursor, shows)).await?
+        }
+        None => (Vec::new(), None),
+    };
     Ok(json(as_json(&List { sessions, cursor })?))
 }
 

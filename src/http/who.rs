@@ -6,16 +6,15 @@
 use std::net::SocketAddr;
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, Query},
+    extract::{ConnectInfo, FromRequestParts},
     http::request::Parts,
 };
-use serde::Deserialize;
 
-use super::{Api, error::Problem};
+use super::{Api, credentials, error::Problem};
 use crate::{
     auth::{Access, Identity},
     model::{Person, machine::Asker},
-    session::topic_of,
+    session::{TOPIC_PREFIX, topic_of},
     transport::Address,
 };
 
@@ -35,18 +34,11 @@ pub(super) enum Writer {
 impl FromRequestParts<Api> for Who {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _api: &Api) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         if let Some(known) = parts.extensions.get::<Self>() {
             return Ok(known.clone());
         }
-        #[derive(Deserialize)]
-        struct Fields {
-            user_id: Option<String>,
-            name: Option<String>,
-        }
-        let Query(Fields { user_id, name }) =
-            Query::try_from_uri(&parts.uri).map_err(|error| Problem::invalid(error.body_text()))?;
-        Identity::open(user_id.as_deref(), name.as_deref()).map(Self).map_err(Problem::invalid)
+        credentials::identify(&api.verifier, parts).await.map(Self)
     }
 }
 
@@ -77,6 +69,20 @@ impl Who {
     /// The person.
     pub(super) fn person(&self) -> &Person {
         &self.0.person
+    }
+
+    /// An error if the identity may not do what concerns the whole server.
+    pub(super) fn operates(&self) -> Result<(), Problem> {
+        if self.0.is_admin() {
+            return Ok(());
+        }
+        Err(Problem::unauthorized("this needs a token with admin on the pattern *"))
+    }
+
+    /// How the id of every session begins that begins with `prefix` and that the identity may do anything with.
+    pub(super) fn narrow(&self, prefix: &str) -> Option<String> {
+        let topic = self.0.narrow(&topic_of(prefix))?;
+        topic.strip_prefix(TOPIC_PREFIX).map(str::to_owned)
     }
 
     /// Who asks something of a session that needs the right to write in it.

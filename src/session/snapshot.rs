@@ -227,8 +227,50 @@ impl Sessions {
         let more = sessions.len() > limit;
         sessions.truncate(limit);
         let summaries: Vec<Summary> = sessions.iter().map(|session| self.inner.summary(session)).collect();
-        let next = summaries.last().filter(|_| more).map(|last| format!("{}.{}", last.updated_at.0, last.key));
+        let next = summaries.last().filter(|_| more).map(Summary::cursor);
         Ok((summaries, next))
+    }
+
+    /// As [`Sessions::list`], without the sessions that `shows` leaves out. Looks at a bounded number of them: a page
+    /// may hold fewer than `limit`, or none, and yet say what to ask with for the next.
+    ///
+    /// # Errors
+    /// As [`Sessions::list`].
+    pub async fn list_where(
+        &self,
+        prefix: &str,
+        status: Option<&str>,
+        limit: usize,
+        cursor: Option<&str>,
+        shows: impl Fn(&str) -> bool,
+    ) -> Result<(Vec<Summary>, Option<String>), Error> {
+        let (mut found, mut next) = (Vec::new(), cursor.map(str::to_owned));
+        for _ in 0..LOOKS {
+            let (page, following) = self.list(prefix, status, limit.max(LOOK), next.as_deref()).await?;
+            for summary in page.into_iter().filter(|summary| shows(&summary.id)) {
+                if found.len() == limit {
+                    let last = found.last().map(Summary::cursor);
+                    return Ok((found, last));
+                }
+                found.push(summary);
+            }
+            next = following;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok((found, next))
+    }
+}
+
+/// How many sessions are looked at together for those that may be shown, and how many times.
+const LOOK: usize = 250;
+const LOOKS: usize = 8;
+
+impl Summary {
+    /// What to ask with for those that follow this one in the list.
+    fn cursor(&self) -> String {
+        format!("{}.{}", self.updated_at.0, self.key)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::pace::{Pace, Verdict};
 use crate::{
-    auth::Identity,
+    auth::{Access, Identity},
     channel::{Cell, Connection, ConnectionId, Host, Outbox, Refused},
     protocol::{
         self, Error, Fault, Frame, Payload, Ref, Reply, Serializer, Topic,
@@ -61,6 +61,18 @@ impl Socket {
     /// Whom it speaks for at this moment.
     pub fn identity(&self) -> Arc<Identity> {
         self.connection.identity()
+    }
+
+    /// Looks whether the connection may still do what it does: closes one whose time is over, and after a renewal ends
+    /// the channels that may not be read any more; their clients join again, and are refused.
+    pub fn review(&self) {
+        let identity = self.identity();
+        if identity.has_expired() {
+            self.outbox().close(close::POLICY, "the token has expired");
+        } else if self.connection.take_renewed() {
+            let unreadable = |cell: &&Arc<Cell>| !cell.has_ended() && identity.access(cell.name()) < Access::Read;
+            self.cells().iter().filter(unreadable).for_each(Cell::restart);
+        }
     }
 
     /// Handles a text message. One that is no frame closes the connection; one that asks for too much, or comes too

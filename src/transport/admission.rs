@@ -8,8 +8,8 @@ use axum::http::{
     header::{HOST, HeaderName, ORIGIN},
 };
 
-use super::{ConnectInfo, Params, Refused, State};
-use crate::{auth::Identity, protocol::Serializer};
+use super::{Admission, ConnectInfo, Params, Refused, State};
+use crate::protocol::Serializer;
 
 /// Whether the page that asks may.
 pub(super) fn check_page(state: &State, headers: &HeaderMap) -> Result<(), Refused> {
@@ -28,9 +28,12 @@ pub(super) fn check_page(state: &State, headers: &HeaderMap) -> Result<(), Refus
 }
 
 /// How the client wants to be spoken to, and who it is.
-pub(super) fn admit(state: &State, info: &ConnectInfo<'_>) -> Result<(Serializer, Identity), Refused> {
+pub(super) fn admit(state: &State, info: &ConnectInfo<'_>) -> Result<(Serializer, Admission), Refused> {
     let serializer = negotiate(info.params()).ok_or_else(Refused::default)?;
-    Ok((serializer, state.identify(info)?))
+    match state.identify(info) {
+        Admission::Now(Err(refused)) => Err(refused),
+        admission => Ok((serializer, admission)),
+    }
 }
 
 fn negotiate(params: &Params) -> Option<Serializer> {

@@ -10,12 +10,37 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri, header::USER_AGENT},
     response::{IntoResponse, Response},
 };
+use futures::future::BoxFuture;
 
 use super::{AuthToken, BadParams, Params};
 use crate::{auth::Identity, telemetry::trace::Trace};
 
 /// Decides who connects: an identity, or a refusal. Called once for each connection, before anything is kept for it.
-pub type Connect = Arc<dyn Fn(&ConnectInfo<'_>) -> Result<Identity, Refused> + Send + Sync>;
+pub type Connect = Arc<dyn Fn(&ConnectInfo<'_>) -> Admission + Send + Sync>;
+
+/// What [`Connect`] decides. A `Result` becomes one by `into()`.
+pub enum Admission {
+    /// Decided.
+    Now(Result<Identity, Refused>),
+    /// Somebody has to be asked first, which must take a bounded time. Nothing of the request is kept meanwhile.
+    Later(BoxFuture<'static, Result<Identity, Refused>>),
+}
+
+impl From<Result<Identity, Refused>> for Admission {
+    fn from(decided: Result<Identity, Refused>) -> Self {
+        Self::Now(decided)
+    }
+}
+
+impl Admission {
+    /// The decision, once it is there.
+    pub(super) async fn decided(self) -> Result<Identity, Refused> {
+        match self {
+            Self::Now(decided) => decided,
+            Self::Later(decision) => decision.await,
+        }
+    }
+}
 
 /// What moves a connection's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::Instant};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Transport;
 use crate::{
@@ -150,6 +150,17 @@ impl Connections {
     /// Closes those that speak for an identity that `which` picks, with 1001. How many.
     pub fn disconnect(&self, which: impl Fn(&Identity) -> bool) -> usize {
         self.close_where(which, close::DISCONNECTED, "disconnected by the server")
+    }
+
+    /// Looks at every connection this often, until `stop`: those whose token has run out are closed with 1008, and
+    /// channels end that a renewed token does not open any more. Turns go on.
+    pub async fn review(self, every: Duration, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            let sockets: Vec<Arc<Socket>> = self.inner.sockets().values().cloned().collect();
+            for socket in sockets {
+                socket.review();
+            }
+        }
     }
 
     fn close_where(&self, which: impl Fn(&Identity) -> bool, code: CloseCode, reason: &'static str) -> usize {

@@ -10,7 +10,9 @@ mod base64;
 mod body;
 mod connect;
 mod connections;
+mod disconnect;
 mod files;
+mod identify;
 mod link;
 mod lobby;
 pub mod long_poll;
@@ -26,13 +28,15 @@ mod websocket;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use crate::{auth::Identity, channel::Host};
+use crate::channel::Host;
 
 pub use address::Address;
 pub use body::TooSlow;
-pub use connect::{Connect, ConnectInfo, Refused, Transport};
+pub use connect::{Admission, Connect, ConnectInfo, Refused, Transport};
 pub use connections::{Connections, Drained, RefusedCounts, Unwritten};
+pub use disconnect::{Disconnected, Disconnects};
 pub use files::{max_streams, raise_file_limit};
+pub use identify::identify;
 pub use lobby::{Lobby, StreamCounts};
 pub use mount::{BadMount, mount, routes};
 pub use origin::{BadPattern, Origins};
@@ -165,7 +169,7 @@ impl State {
         &self.inner.sessions
     }
 
-    fn identify(&self, info: &ConnectInfo<'_>) -> Result<Identity, Refused> {
+    fn identify(&self, info: &ConnectInfo<'_>) -> Admission {
         (self.inner.connect)(info)
     }
 }

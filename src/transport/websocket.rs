@@ -27,14 +27,14 @@ use tokio::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    ConnectInfo, Refused, State, Transport, admission,
+    Admission, ConnectInfo, Refused, State, Transport, admission,
     connections::{NoRoom, Place},
     link::{Farewell, Link},
     lobby::Guest,
     patient::Patient,
     subprotocol::{self, Offer},
 };
-use crate::{auth::Identity, protocol::Serializer, socket::Socket, telemetry::trace::Trace};
+use crate::{protocol::Serializer, socket::Socket, telemetry::trace::Trace};
 
 /// Answers a request on the path of the WebSocket.
 pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, mut request: Request) -> Response {
@@ -42,24 +42,31 @@ pub(super) async fn upgrade(Shared(state): Shared<State>, path: RawPathParams, m
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
-    let socket = Arc::new(Socket::new(state.host(), admitted.serializer, admitted.identity).traced(admitted.trace));
+    let upgrade = hyper::upgrade::on(&mut request);
+    let farewell = farewell(request.headers());
+    drop((path, request));
+    let (identity, accept) = match (admitted.identity.decided().await, admitted.accept) {
+        (Ok(identity), Ok(accept)) => (identity, accept),
+        (Err(refused), _) => return refused.into_response(),
+        (Ok(_), Err(text)) => return (StatusCode::BAD_REQUEST, text).into_response(),
+    };
+    let socket = Arc::new(Socket::new(state.host(), admitted.serializer, identity).traced(admitted.trace));
     let place = match state.connections().enter(&socket, Transport::WebSocket) {
         Ok(place) => place,
         Err(full) => return no_room(full),
     };
-    let upgrade = hyper::upgrade::on(&mut request);
-    let (tracker, state) = (state.connections().tasks().clone(), state.clone());
-    let farewell = farewell(request.headers());
+    let tracker = state.connections().tasks().clone();
     tracker.spawn(async move { serve(upgrade, socket, place, farewell, &state).await });
-    switching(&admitted.accept, admitted.phoenix)
+    switching(&accept, admitted.phoenix)
 }
 
-/// What is known of a client that may connect.
+/// What is known of a client that may connect, unless its identity is refused after all.
 struct Admitted {
     serializer: Serializer,
-    identity: Identity,
+    identity: Admission,
     trace: Trace,
-    accept: HeaderValue,
+    /// Of a proper handshake; what is wrong with any other one counts less than who it is.
+    accept: Result<HeaderValue, &'static str>,
     /// Whether the sub-protocol `phoenix` is answered.
     phoenix: bool,
 }
@@ -78,10 +85,11 @@ fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<Admit
     let info = ConnectInfo::new(Transport::WebSocket, request, path, query, token);
     let info = info.map_err(|bad| Refused::from(bad).into_response())?;
     let (serializer, identity) = admission::admit(state, &info).map_err(refused)?;
-    if request.version() < Version::HTTP_11 {
-        return Err((StatusCode::BAD_REQUEST, "this is a WebSocket: use HTTP/1.1").into_response());
-    }
-    let accept = handshake(headers).map_err(|text| (StatusCode::BAD_REQUEST, text).into_response())?;
+    let accept = if request.version() < Version::HTTP_11 {
+        Err("this is a WebSocket: use HTTP/1.1")
+    } else {
+        handshake(headers)
+    };
     Ok(Admitted { serializer, identity, trace: info.trace(), accept, phoenix })
 }
 

@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let router = Router::new().route("dice:*", || Box::new(Dice));
     let host = Host::new(router, PubSub::new(), Options::default());
     let connect: transport::Connect = Arc::new(|client| {
-        Identity::open(client.get("user_id"), client.get("name")).map_err(|_| transport::Refused::default())
+        Identity::open(client.get("user_id"), client.get("name")).map_err(|_| transport::Refused::default()).into()
     });
     let state = transport::State::new(host, connect, transport::Options::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

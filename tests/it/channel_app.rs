@@ -75,8 +75,8 @@ impl App {
         let (presence, flusher) = Tracker::start(pubsub.clone(), presence_options());
         let host = Host::new(router(&hooks, &presence), pubsub, options);
         let connect: transport::Connect = Arc::new(|client| match client.get("token") {
-            Some("busy") => Err(Refused::new(StatusCode::TOO_MANY_REQUESTS).with_body("come back later")),
-            _ => Identity::open(client.get("user_id"), client.get("name")).map_err(|_| Refused::default()),
+            Some("busy") => Err(Refused::new(StatusCode::TOO_MANY_REQUESTS).with_body("come back later")).into(),
+            _ => Identity::open(client.get("user_id"), client.get("name")).map_err(|_| Refused::default()).into(),
         });
         let state = State::new(host.clone(), connect, transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -118,7 +118,7 @@ fn recorder(mount: &'static str, seen: &Record) -> transport::Connect {
             agent: client.user_agent().map(Into::into),
             headers: headers.map(|(name, value)| (name.to_owned(), value.into_owned())).collect(),
         });
-        Identity::open(client.get("user_id"), None).map_err(|_| Refused::default())
+        Identity::open(client.get("user_id"), None).map_err(|_| Refused::default()).into()
     })
 }
 

@@ -24,8 +24,8 @@ use axum::{
 pub use self::lines::{BadLine, Line, MAX_LINES, lines};
 use self::session::{Poll, Session};
 pub(super) use self::sessions::Sessions;
-use super::{AuthToken, ConnectInfo, Refused, State, Transport, admission, connections::NoRoom};
-use crate::{auth::Identity, protocol::Serializer, telemetry::trace::Trace};
+use super::{Admission, AuthToken, ConnectInfo, Refused, State, Transport, admission, connections::NoRoom};
+use crate::{protocol::Serializer, telemetry::trace::Trace};
 
 /// The header that names a session; it goes before the parameter `token`.
 const SESSION_HEADER: &str = "x-phoenix-longpoll-token";
@@ -41,10 +41,14 @@ pub(super) async fn serve(Shared(state): Shared<State>, path: RawPathParams, req
         Method::GET => {
             let step = get(&state, &path, &request);
             // While a request waits nothing of it is kept.
-            drop((state, path, request));
+            drop((path, request));
             match step {
                 Step::Answer(response) => response,
-                Step::Wait(poll) => poll.answer().await,
+                Step::Wait(poll) => {
+                    drop(state);
+                    poll.answer().await
+                }
+                Step::Open(serializer, identity, trace) => Box::pin(open(state, serializer, identity, trace)).await,
             }
         }
         Method::POST => Box::pin(post(state, request)).await,
@@ -56,6 +60,7 @@ pub(super) async fn serve(Shared(state): Shared<State>, path: RawPathParams, req
 enum Step {
     Answer(Response),
     Wait(Poll),
+    Open(Serializer, Admission, Trace),
 }
 
 fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
@@ -70,16 +75,10 @@ fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
         // Whoever had a session begins anew; whoever had none tries again, perhaps elsewhere.
         return Step::Answer(if token.is_some() { answer::ended() } else { answer::unavailable(why) });
     }
-    Step::Answer(match admit(state, path, request) {
-        Ok((serializer, identity, trace)) => match Sessions::open(state, serializer, identity, trace) {
-            Ok(session) => answer::opened(session.token()),
-            Err(why) => answer::unavailable(why),
-        },
-        Err(refused) => {
-            tracing::info!(status = %refused.status(), "a long-polling client was refused");
-            answer::forbidden()
-        }
-    })
+    match admit(state, path, request) {
+        Ok((serializer, identity, trace)) => Step::Open(serializer, identity, trace),
+        Err(refused) => Step::Answer(refuse(&refused)),
+    }
 }
 
 /// Whether there is room for another session, of this address too.
@@ -89,13 +88,29 @@ fn check_room(state: &State, request: &Request) -> Result<(), NoRoom> {
     if peer.is_none_or(|peer| state.lobby().may_begin(peer.ip())) { Ok(()) } else { Err(NoRoom::Full) }
 }
 
-fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<(Serializer, Identity, Trace), Refused> {
+fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<(Serializer, Admission, Trace), Refused> {
     let header = request.headers().get(AUTH_TOKEN_HEADER).filter(|_| state.options().auth_token);
     let auth_token = header.map(|value| AuthToken::new(value.as_bytes()));
     let query = for_application(request.uri().query().unwrap_or_default());
     let info = ConnectInfo::new(Transport::LongPoll, request, path, &query, auth_token)?;
     let (serializer, identity) = admission::admit(state, &info)?;
     Ok((serializer, identity, info.trace()))
+}
+
+async fn open(state: State, serializer: Serializer, identity: Admission, trace: Trace) -> Response {
+    match identity.decided().await {
+        Ok(identity) => match Sessions::open(&state, serializer, identity, trace) {
+            Ok(session) => answer::opened(session.token()),
+            Err(why) => answer::unavailable(why),
+        },
+        Err(refused) => refuse(&refused),
+    }
+}
+
+/// What a client is answered that may not begin. It tries again where the server is at fault.
+fn refuse(refused: &Refused) -> Response {
+    tracing::info!(status = %refused.status(), "a long-polling client was refused");
+    if refused.status().is_server_error() { answer::unavailable(NoRoom::Full) } else { answer::forbidden() }
 }
 
 async fn post(state: State, request: Request) -> Response {

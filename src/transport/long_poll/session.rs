@@ -244,7 +244,7 @@ mod tests {
 
     fn session() -> Arc<Session> {
         let host = Host::new(channel::Router::new(), PubSub::new(), channel::Options::default());
-        let state = State::new(host, Arc::new(|_| Err(Refused::default())), Options::default());
+        let state = State::new(host, Arc::new(|_| Err(Refused::default()).into()), Options::default());
         Sessions::open(&state, Serializer::V2, Identity::open(None, None).unwrap(), Trace::default()).unwrap()
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod form;
 pub(crate) mod front;
 pub(crate) mod haproxy;
 pub(crate) mod http;
+pub(crate) mod jwt;
 pub(crate) mod kotlin;
 pub(crate) mod lossy_nats;
 pub(crate) mod nats;
