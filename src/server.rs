@@ -260,8 +260,8 @@ impl Server {
             connections: transport.connections().clone(),
             lobby: transport.lobby().clone(),
         });
-        let connections = transport.connections().clone();
-        let api = Api::new(sessions.clone(), verifier, host.clone(), presence, connections, metrics.clone(), guard);
+        let streams = transport.clone();
+        let api = Api::new(sessions.clone(), verifier, host.clone(), streams, presence, metrics.clone(), guard);
         let api = http::traced(api.limited(config.rate_limit).routes(config.max_message_bytes + BODY_BESIDE));
         let routes = http::metrics::counted(transport::routes(transport.clone()).merge(api), metrics);
         let token = CancellationToken::new();

@@ -386,7 +386,11 @@ impl Cell {
     /// A push to this client, ready to be queued.
     pub(super) fn encode_push(&self, event: &str, payload: &Payload) -> Result<Wire, Error> {
         let wire = self.connection.serializer().push(&self.own, &Ref::NULL, &self.topic, event, payload);
-        wire.inspect_err(|error| tracing::warn!(topic = %self.name, event, %error, "a push cannot be sent"))
+        wire.inspect_err(|error| {
+            if !matches!(error, Error::NotShown) {
+                tracing::warn!(topic = %self.name, event, %error, "a push cannot be sent");
+            }
+        })
     }
 
     /// Tells the client that a restart is near.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Cell, ConnectionId};
 use crate::{
     auth::Identity,
-    protocol::{Broadcast, Error, Payload, Ref, Reply, Wire, codes::CloseCode},
+    protocol::{Broadcast, Error, Payload, Ref, Reply, Serializer, Wire, codes::CloseCode},
     pubsub::{Kind, PubSub, Published, SubscriberId},
     telemetry::trace::Trace,
 };
@@ -58,6 +58,11 @@ impl Context {
     /// Names the connection on this node.
     pub fn connection_id(&self) -> ConnectionId {
         self.cell.connection().id()
+    }
+
+    /// Whether the client can only listen, and is shown nothing but the log.
+    pub fn only_listens(&self) -> bool {
+        self.cell.connection().serializer() == Serializer::EventStream
     }
 
     /// Names this channel's subscription on this node.

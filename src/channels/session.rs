@@ -95,7 +95,11 @@ impl Channel for SessionChannel {
         if access < Access::Read {
             return Err(refusal(&Error::Unauthorized("this token does not open this session")));
         }
-        self.shown.take(&identity.person, params.presence).map_err(|error| refusal(&error))?;
+        // Who only listens is not shown to the others either.
+        let shows = !cx.only_listens();
+        if shows {
+            self.shown.take(&identity.person, params.presence).map_err(|error| refusal(&error))?;
+        }
         let create = params.create.unwrap_or(true) && access >= Access::Write;
         let from = cursor(params.last_seq, params.epoch);
         let joined = self.shared.sessions.join(id(cx), from, create).await.map_err(|error| refusal(&error))?;
@@ -104,7 +108,9 @@ impl Channel for SessionChannel {
             return Err(refusal(&Error::Unauthorized("this token does not open this session any more")));
         }
         self.epoch = joined.epoch;
-        self.shown.enter(cx).map_err(|error| refusal(&error))?;
+        if shows {
+            self.shown.enter(cx).map_err(|error| refusal(&error))?;
+        }
         Ok(Joined {
             response: Payload::raw(joined.reply),
             cursor: Some(Cursor { position: joined.position, complete: joined.complete }),

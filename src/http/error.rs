@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::session;
+use crate::{protocol::codes::reason, session, transport::NotOpened};
 
 /// A refused request.
 #[derive(Debug, Clone)]
@@ -51,18 +51,32 @@ impl Problem {
     }
 }
 
+/// The status of a reason of the protocol's.
+fn status_of(reason: &str) -> StatusCode {
+    match reason {
+        "unauthorized" => StatusCode::FORBIDDEN,
+        "not_found" => StatusCode::NOT_FOUND,
+        "busy" | "conflict" => StatusCode::CONFLICT,
+        "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "queue_full" => StatusCode::TOO_MANY_REQUESTS,
+        "draining" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
 impl From<session::Error> for Problem {
     fn from(error: session::Error) -> Self {
-        let status = match error.reason() {
-            "unauthorized" => StatusCode::FORBIDDEN,
-            "not_found" => StatusCode::NOT_FOUND,
-            "busy" | "conflict" => StatusCode::CONFLICT,
-            "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-            "queue_full" => StatusCode::TOO_MANY_REQUESTS,
-            "draining" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Self::new(status, error.reason(), error.to_string())
+        Self::new(status_of(error.reason()), error.reason(), error.to_string())
+    }
+}
+
+impl From<NotOpened> for Problem {
+    fn from(NotOpened { reason, message }: NotOpened) -> Self {
+        match reason::ALL.iter().find(|known| **known == reason) {
+            Some(code) => Self::new(status_of(code), code, message),
+            // What the protocol says in words of its own: the server is at fault, or serves no such topic.
+            None => Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason::UNAVAILABLE, reason),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod cluster;
 mod credentials;
 pub mod error;
+mod event_stream;
 mod guard;
 pub mod metrics;
 mod page;
@@ -33,7 +34,7 @@ use crate::{
     metrics::Metrics,
     presence::Tracker,
     session::Sessions,
-    transport::{Connections, Disconnects, Rates},
+    transport::{self, Disconnects, Rates},
 };
 
 /// What the handlers share. Cheap to clone.
@@ -42,6 +43,7 @@ pub struct Api {
     sessions: Sessions,
     verifier: Verifier,
     host: Host,
+    streams: transport::State,
     presence: Tracker,
     metrics: Metrics,
     disconnects: Disconnects,
@@ -50,20 +52,20 @@ pub struct Api {
 }
 
 impl Api {
-    /// Handlers over these sessions, and the channels, presence, connections and metrics of this node; `verifier` says
-    /// for whom a request speaks, `guard` which pages may ask.
+    /// Handlers over these sessions, the channels, presence and metrics of this node; `verifier` says for whom a request
+    /// speaks, `streams` keeps those who listen, `guard` says which pages may ask.
     pub fn new(
         sessions: Sessions,
         verifier: Verifier,
         host: Host,
+        streams: transport::State,
         presence: Tracker,
-        connections: Connections,
         metrics: Metrics,
         guard: Guard,
     ) -> Self {
-        let disconnects = Disconnects::new(connections, host.pubsub().clone());
+        let disconnects = Disconnects::new(streams.connections().clone(), host.pubsub().clone());
         let (guard, writes) = (Arc::new(guard), Arc::new(Rates::new(None, 1)));
-        Self { sessions, verifier, host, presence, metrics, disconnects, guard, writes }
+        Self { sessions, verifier, host, streams, presence, metrics, disconnects, guard, writes }
     }
 
     /// The same, in which one user, or one address where nobody says who asks, writes so often in a second at most, and

@@ -1,10 +1,14 @@
 //! Sessions as JSON: the list, one of them, its messages and events, and what people ask of it.
 
-use axum::{extract::State, http::StatusCode, response::IntoResponse};
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::IntoResponse,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api, json,
+    Api, event_stream, json,
     request::{Answer, Body, Params, Segments, as_json, page, text, within},
     who::Who,
 };
@@ -103,11 +107,18 @@ pub(super) async fn events(
     who: Who,
     Segments(id): Segments<String>,
     Params(params): Params<EventParams>,
+    headers: HeaderMap,
 ) -> Answer {
     who.may(&id, Access::Read)?;
+    if event_stream::is_wanted(&headers) {
+        return event_stream::open(&api, &who, &id, &headers, (params.after, params.epoch)).await;
+    }
     let limit = page(params.limit)?;
     let events = api.sessions.events(&id, params.after.unwrap_or(0), params.epoch.as_deref(), limit);
-    Ok(json(within(events).await?))
+    let mut answer = json(within(events).await?);
+    // A cache must not give it to those who ask for a stream.
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    Ok(answer)
 }
 
 pub(super) async fn send(State(api): State<Api>, who: Who, Segments(id): Segments<String>, body: Body) -> Answer {

@@ -66,6 +66,11 @@ impl Who {
         Ok(access)
     }
 
+    /// The identity.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.0
+    }
+
     /// The person.
     pub(super) fn person(&self) -> &Person {
         &self.0.person

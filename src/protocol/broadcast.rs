@@ -15,14 +15,15 @@ pub struct Broadcast {
     payload: Payload,
     v1: OnceLock<Wire>,
     v2: OnceLock<Wire>,
+    event_stream: OnceLock<Wire>,
 }
 
 impl Broadcast {
     /// A broadcast of `event`. Clients expect `payload` to be a JSON object, or bytes; those who speak no binary are
     /// not shown bytes.
     pub fn new(topic: impl Into<Arc<str>>, event: impl Into<String>, payload: Payload) -> Self {
-        let (v1, v2) = (OnceLock::new(), OnceLock::new());
-        Self { topic: topic.into(), event: event.into(), payload, v1, v2 }
+        let (v1, v2, event_stream) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { topic: topic.into(), event: event.into(), payload, v1, v2, event_stream }
     }
 
     /// Where it goes.
@@ -49,6 +50,7 @@ impl Broadcast {
             Serializer::V1 => &self.v1,
             Serializer::V2Text if self.payload.as_json().is_none() => return Err(Error::Binary),
             Serializer::V2 | Serializer::V2Text => &self.v2,
+            Serializer::EventStream => &self.event_stream,
         };
         if let Some(wire) = cell.get() {
             return Ok(wire.clone());

@@ -31,6 +31,9 @@ pub enum Error {
     /// A binary payload where only text can be carried.
     #[error("this connection carries text only: send JSON, or connect with vsn=2.0.0 over a WebSocket")]
     Binary,
+    /// An event that a reader who only listens is not shown.
+    #[error("this event is not shown on an event stream")]
+    NotShown,
     /// The version that a client asked for is not spoken here.
     #[error("protocol version {asked:?} is not spoken here: connect with vsn=2.0.0 or vsn=1.0.0")]
     Version {

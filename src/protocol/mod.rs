@@ -9,6 +9,7 @@ mod broadcast;
 pub mod codes;
 mod envelope;
 mod error;
+pub mod event_stream;
 mod frame;
 mod payload;
 mod scan;

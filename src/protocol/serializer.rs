@@ -3,7 +3,7 @@
 //! Knows no connection. A form that joins gets a file of its own and a variant here; callers do not change. Its
 //! invariant: what it accepts as `vsn` it can read and write.
 
-use super::{Error, Frame, Payload, Ref, Reply, Topic, Wire, v1, v2_binary, v2_text};
+use super::{Error, Frame, Payload, Ref, Reply, Topic, Wire, event_stream, v1, v2_binary, v2_text};
 
 /// How a connection's frames are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,11 @@ pub enum Serializer {
     V2,
     /// Version 2 to a client that can be sent text only. Its own binary frames are read.
     V2Text,
+    /// Server-sent events to a reader that listens to one topic with a log. Nothing is read from it.
+    EventStream,
 }
+
+const NOTHING_IS_READ: Error = Error::Layout("an event stream carries nothing to the server");
 
 impl Serializer {
     /// The serializer for the `vsn` that a client asks for. Without one it means 1.0.0.
@@ -37,6 +41,7 @@ impl Serializer {
         match self {
             Self::V1 => Self::V1,
             Self::V2 | Self::V2Text => Self::V2Text,
+            Self::EventStream => Self::EventStream,
         }
     }
 
@@ -48,6 +53,7 @@ impl Serializer {
         match self {
             Self::V1 => v1::decode(text),
             Self::V2 | Self::V2Text => v2_text::decode(text),
+            Self::EventStream => Err(NOTHING_IS_READ),
         }
     }
 
@@ -59,6 +65,7 @@ impl Serializer {
         match self {
             Self::V1 => v1::decode(std::str::from_utf8(bytes).map_err(|_| Error::Layout("it is not UTF-8"))?),
             Self::V2 | Self::V2Text => v2_binary::decode(bytes),
+            Self::EventStream => Err(NOTHING_IS_READ),
         }
     }
 
@@ -69,6 +76,7 @@ impl Serializer {
     pub fn reply(self, join_ref: &Ref, reference: &Ref, topic: &Topic, reply: &Reply) -> Result<Wire, Error> {
         match (self, &reply.response) {
             (Self::V1, _) => v1::reply(reference, topic, reply),
+            (Self::EventStream, _) => event_stream::reply(reply),
             (Self::V2, Payload::Binary(bytes)) => v2_binary::reply(join_ref, reference, topic, &reply.status, bytes),
             (Self::V2 | Self::V2Text, _) => v2_text::reply(join_ref, reference, topic, reply),
         }
@@ -88,6 +96,7 @@ impl Serializer {
     ) -> Result<Wire, Error> {
         match (self, payload) {
             (Self::V1, _) => v1::push(reference, topic, event, payload),
+            (Self::EventStream, _) => event_stream::push(event, payload),
             (Self::V2, Payload::Binary(bytes)) => v2_binary::push(join_ref, topic, event, bytes),
             (Self::V2 | Self::V2Text, _) => v2_text::push(join_ref, reference, topic, event, payload),
         }

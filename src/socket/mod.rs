@@ -75,6 +75,19 @@ impl Socket {
         }
     }
 
+    /// Joins a topic on behalf of a client that says nothing itself. The answer is the first that its outbox holds.
+    pub fn join_for(&self, topic: &str, params: Payload) {
+        let (join_ref, reference) = (Ref::from_json("1"), Ref::from_json("1"));
+        let frame = Frame {
+            join_ref,
+            reference,
+            topic: Topic::name(topic),
+            event: event::PHX_JOIN.to_owned(),
+            payload: params,
+        };
+        self.route(frame, false);
+    }
+
     /// Handles a text message. One that is no frame closes the connection; one that asks for too much, or comes too
     /// soon after others, is refused.
     pub fn text(&self, text: &str) {

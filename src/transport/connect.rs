@@ -49,17 +49,20 @@ pub enum Transport {
     WebSocket,
     /// Requests that wait.
     LongPoll,
+    /// Server-sent events, of which the client is a listener only.
+    EventStream,
 }
 
 impl Transport {
     /// All of them, in the order in which they are declared.
-    pub const ALL: [Self; 2] = [Self::WebSocket, Self::LongPoll];
+    pub const ALL: [Self; 3] = [Self::WebSocket, Self::LongPoll, Self::EventStream];
 
-    /// The word for it, as it stands in the paths.
+    /// The word for it; that of a mount's transport stands in its paths.
     pub fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
             Self::LongPoll => "longpoll",
+            Self::EventStream => "sse",
         }
     }
 }

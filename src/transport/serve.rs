@@ -41,6 +41,10 @@ const MAX_HEAD: usize = 32 * 1024;
 const MAX_BUFFER: usize = 64 * 1024;
 /// How long a client may read nothing of an answer.
 const STALLED: Duration = Duration::from_secs(30);
+/// How long what was sent may stay unacknowledged before the client counts as gone. Whoever only listens sends nothing
+/// by which it could be missed.
+#[cfg(target_os = "linux")]
+const VANISHED: Duration = Duration::from_secs(60);
 /// How long requests that are being answered may take once the server shuts down.
 const FINISH: Duration = Duration::from_secs(5);
 /// The pause after the system has no file descriptors left.
@@ -109,6 +113,10 @@ async fn answer(stream: TcpStream, visit: Visit, router: Router, shutdown: Cance
     // Small frames must not wait for more; without it they only come later.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(VANISHED)) {
+        tracing::debug!(%error, "a client that vanishes will be noticed late");
     }
     let Visit { peer, guest, patience } = visit;
     let (router, asks) = (TowerToHyperService::new(router), Arc::clone(&guest));

@@ -212,7 +212,7 @@ async fn sound_tokens_of_every_kind_are_taken() {
         assert_eq!(answer.status, 200, "{what}: {answer:?}");
         let url = format!("{}/socket/websocket?vsn=2.0.0&token={token}", world.at("").replace("http", "ws"));
         let mut client = TestClient::connect(url).await;
-        client.join("session:s1", json!({})).await;
+        join(&mut client, "session:s1").await;
         let url = world.at(&format!("/socket/longpoll?vsn=2.0.0&token={token}"));
         assert!(Poller::open(&url, Version::V2).await.is_ok(), "{what}");
     }

@@ -6,6 +6,7 @@ mod clocks;
 mod commits;
 mod death;
 mod ends;
+mod event_stream;
 mod frozen;
 mod history;
 mod joins;

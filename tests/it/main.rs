@@ -31,6 +31,7 @@ mod conformance;
 mod database_file;
 mod database_server;
 mod deployment;
+mod event_stream;
 mod fuzz_corpus;
 mod hostile;
 mod http_api;

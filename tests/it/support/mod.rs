@@ -25,6 +25,7 @@ pub(crate) mod recorder;
 pub(crate) mod scrape;
 pub(crate) mod script;
 pub(crate) mod server;
+pub(crate) mod sse;
 pub(crate) mod standby;
 #[allow(dead_code, reason = "the unit tests of the store use more of it")]
 pub(crate) mod tcp_proxy;
