@@ -6,11 +6,13 @@
 
 use std::{cmp::Ordering, collections::VecDeque, sync::Arc};
 
-use crate::pubsub::{Control, Kind, Published};
+use crate::pubsub::{Control, Kind, LogId, Published};
 
 /// How many messages are held while a join or a presence snapshot is under way.
 const MAX_HELD: usize = 256;
-/// How many bytes of them.
+/// How many ends of logs are held while a join is under way; of more, the oldest are not of the log that it reads.
+const MAX_ENDINGS: usize = 8;
+/// How many bytes of messages.
 const MAX_HELD_BYTES: usize = 256 * 1024;
 
 /// Up to where a client holds a log when its join is answered.
@@ -20,6 +22,8 @@ pub struct Cursor {
     pub position: u64,
     /// Whether that was the end of the log; if not, more pages follow at once.
     pub complete: bool,
+    /// Which log it is, where the topic may come to have another one.
+    pub log: Option<LogId>,
 }
 
 /// What the holder of the gate has to do after a message.
@@ -66,6 +70,8 @@ pub(super) enum Paged {
 pub(super) struct Gate {
     phase: Phase,
     log: Log,
+    /// Which log is shown.
+    shown: Option<LogId>,
     presence: Presence,
     missed: u64,
 }
@@ -90,7 +96,8 @@ struct Held {
     hint: u64,
     /// Records were published that are not held.
     overflowed: bool,
-    ending: Option<Arc<Published>>,
+    /// What may end the channel: which log it shows is not known yet.
+    endings: VecDeque<Arc<Published>>,
 }
 
 #[derive(Debug)]
@@ -116,7 +123,8 @@ enum Presence {
 impl Gate {
     /// A gate that holds everything until the join is answered.
     pub(super) fn new() -> Self {
-        Self { phase: Phase::Joining(Held::default()), log: Log::None, presence: Presence::Current, missed: 0 }
+        let phase = Phase::Joining(Held::default());
+        Self { phase, log: Log::None, shown: None, presence: Presence::Current, missed: 0 }
     }
 
     /// One message from the topic.
@@ -147,9 +155,10 @@ impl Gate {
                 self.missed += 1;
                 Effect::Repair
             }
+            Kind::Control(Control::Deleted(log)) if self.shown != Some(log) => Effect::Nothing,
             Kind::Control(control) => {
                 self.phase = Phase::Closed;
-                if control == Control::Close && !message.broadcast.event().is_empty() {
+                if control != Control::Restart && !message.broadcast.event().is_empty() {
                     emit(message);
                 }
                 Effect::End(control)
@@ -171,9 +180,10 @@ impl Gate {
         let Phase::Joining(held) = std::mem::replace(&mut self.phase, Phase::Open) else { return Effect::Nothing };
         self.log = match cursor {
             None => Log::None,
-            Some(Cursor { position, complete: true }) if !held.overflowed => Log::Live { position },
+            Some(Cursor { position, complete: true, .. }) if !held.overflowed => Log::Live { position },
             Some(Cursor { position, .. }) => Log::Lagging { position, head: held.head },
         };
+        self.shown = cursor.and_then(|cursor| cursor.log);
         if matches!(self.presence, Presence::Current) {
             self.refresh();
         }
@@ -184,8 +194,10 @@ impl Gate {
             gap |= effect == Effect::Gap;
         }
         self.log.learn(held.hint);
-        if let Some(last) = held.ending {
-            return self.pass(&last, emit);
+        for ending in &held.endings {
+            if let end @ Effect::End(_) = self.pass(ending, emit) {
+                return end;
+            }
         }
         match self.need() {
             Need::Nothing => Effect::Nothing,
@@ -247,7 +259,10 @@ impl Held {
     fn hold(&mut self, message: &Arc<Published>) -> bool {
         match message.kind {
             Kind::Control(_) => {
-                self.ending.get_or_insert_with(|| Arc::clone(message));
+                if self.endings.len() == MAX_ENDINGS {
+                    self.endings.pop_front();
+                }
+                self.endings.push_back(Arc::clone(message));
                 return true;
             }
             Kind::Head { last } => {

@@ -34,7 +34,7 @@ impl Bench {
 
     fn live(position: u64) -> Self {
         let mut bench = Self::new();
-        bench.open(Some(Cursor { position, complete: true }));
+        bench.open(Some(Cursor { position, complete: true, log: None }));
         bench.with(|gate, emit| gate.refreshed(emit));
         bench
     }
@@ -93,14 +93,14 @@ fn l7_a_hint_during_a_join_counts_when_it_is_answered() {
     for (hint, need) in [(5, Need::Nothing), (8, Need::Page(5))] {
         let mut bench = Bench::new();
         bench.deliver(&head(hint));
-        bench.open(Some(Cursor { position: 5, complete: true }));
+        bench.open(Some(Cursor { position: 5, complete: true, log: None }));
         bench.with(|gate, emit| gate.refreshed(emit));
         assert_eq!(bench.gate.need(), need, "{hint}");
     }
     let mut bench = Bench::new();
     bench.deliver(&head(7));
     bench.deliver(&logged(6, 7));
-    bench.open(Some(Cursor { position: 5, complete: true }));
+    bench.open(Some(Cursor { position: 5, complete: true, log: None }));
     assert_eq!((bench.gate.need(), &bench.seen[..]), (Need::Nothing, &[6, 7][..]), "what it hints at was held");
     let mut bench = Bench::new();
     bench.deliver(&head(7));
@@ -194,7 +194,7 @@ fn c36_what_is_published_during_a_join_passes_after_it() {
         assert_eq!(bench.deliver(&held), Effect::Nothing);
     }
     assert!(bench.seen.is_empty() && bench.events.is_empty());
-    assert_eq!(bench.open(Some(Cursor { position: 5, complete: true })), Effect::Nothing);
+    assert_eq!(bench.open(Some(Cursor { position: 5, complete: true, log: None })), Effect::Nothing);
     assert_eq!(bench.seen, [6]);
     assert_eq!(bench.events, ["a"], "changes of who is there wait for the state that the join pushes");
     bench.with(|gate, emit| gate.refreshed(emit));
@@ -205,7 +205,7 @@ fn c36_what_is_published_during_a_join_passes_after_it() {
 fn an_incomplete_join_goes_on_with_pages_before_records() {
     let mut bench = Bench::new();
     bench.deliver(&logged(9, 9));
-    assert_eq!(bench.open(Some(Cursor { position: 4, complete: false })), Effect::Repair);
+    assert_eq!(bench.open(Some(Cursor { position: 4, complete: false, log: None })), Effect::Repair);
     assert!(bench.seen.is_empty());
     assert_eq!(bench.page(9, 3), Paged::More);
     assert_eq!(bench.page(9, 3), Paged::CaughtUp);
@@ -217,7 +217,7 @@ fn what_the_bus_loses_during_a_join_is_a_gap_and_the_client_is_not_to_blame() {
     let mut bench = Bench::new();
     bench.deliver(&logged(5, 5));
     bench.deliver(&logged(7, 7));
-    assert_eq!(bench.open(Some(Cursor { position: 4, complete: true })), Effect::Gap);
+    assert_eq!(bench.open(Some(Cursor { position: 4, complete: true, log: None })), Effect::Gap);
     assert_eq!(bench.page(7, 100), Paged::CaughtUp);
     assert_eq!(bench.seen, [5, 6, 7]);
 }
@@ -228,7 +228,7 @@ fn too_much_during_a_join_becomes_a_replay_and_a_count() {
     for seq in 1..=1_000 {
         bench.deliver(&logged(seq, seq));
     }
-    assert_eq!(bench.open(Some(Cursor { position: 10, complete: true })), Effect::Repair);
+    assert_eq!(bench.open(Some(Cursor { position: 10, complete: true, log: None })), Effect::Repair);
     assert!(bench.seen.is_empty());
     assert_eq!(bench.page(1_000, 5_000), Paged::CaughtUp);
     assert_eq!(bench.seen, (11..=1_000).collect::<Vec<_>>());
@@ -326,6 +326,34 @@ fn a_control_ends_the_channel_also_when_it_comes_during_a_join() {
 }
 
 #[test]
+fn l12_only_those_who_show_a_deleted_log_are_ended() {
+    let (old, new) = (LogId::of("old"), LogId::of("new"));
+    let deleted = |log| message(Kind::Control(Control::Deleted(log)), "deleted");
+    let cursor = |log| Some(Cursor { position: 3, complete: true, log: Some(log) });
+    let mut bench = Bench::new();
+    bench.open(cursor(new));
+    assert_eq!(bench.deliver(&deleted(old)), Effect::Nothing);
+    assert_eq!(bench.deliver(&deleted(new)), Effect::End(Control::Deleted(new)));
+    assert_eq!((bench.deliver(&logged(4, 4)), bench.events.as_slice()), (Effect::Nothing, &["deleted".to_owned()][..]));
+    // While a join is under way nobody knows which log it will read, and others may be deleted meanwhile.
+    for (shown, end) in [(new, Effect::Nothing), (old, Effect::End(Control::Deleted(old)))] {
+        let mut joining = Bench::new();
+        joining.deliver(&deleted(old));
+        joining.deliver(&deleted(LogId::of("between")));
+        assert_eq!(joining.open(cursor(shown)), end);
+        assert_eq!(joining.events.len(), usize::from(shown == old));
+    }
+    let mut joining = Bench::new();
+    joining.deliver(&deleted(old));
+    joining.deliver(&message(Kind::Control(Control::Restart), ""));
+    assert_eq!(joining.open(cursor(new)), Effect::End(Control::Restart), "what ends everybody ends this one too");
+    let mut joining = Bench::new();
+    joining.deliver(&deleted(new));
+    (0..MAX_ENDINGS - 1).for_each(|n| _ = joining.deliver(&deleted(LogId::of(&n.to_string()))));
+    assert_eq!(joining.open(cursor(new)), Effect::End(Control::Deleted(new)));
+}
+
+#[test]
 fn a_closed_gate_lets_nothing_pass() {
     let mut bench = Bench::live(0);
     bench.gate.close();
@@ -366,7 +394,7 @@ proptest! {
         let mut head = start;
         let mut batches = vec![];
         let append = |head: &mut u64, n: u64| { let first = *head + 1; *head += n; logged(first, *head) };
-        bench.open(Some(Cursor { position: start, complete }));
+        bench.open(Some(Cursor { position: start, complete, log: None }));
         for step in steps {
             match step {
                 Step::Publish(n) => {

@@ -191,7 +191,7 @@ impl Server {
             Item::Out(message) => self.handle_out(&message).await,
             Item::Leave { reference } => Some(leave(&self.cell, self.cx.deadline(), reference).await),
             Item::Closed => Some(End::Closed),
-            Item::End(Control::Close) => Some(End::Stopped),
+            Item::End(Control::Close | Control::Deleted(_)) => Some(End::Stopped),
             Item::End(Control::Restart) => Some(End::Restarted),
         }
     }

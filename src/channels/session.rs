@@ -113,7 +113,7 @@ impl Channel for SessionChannel {
         }
         Ok(Joined {
             response: Payload::raw(joined.reply),
-            cursor: Some(Cursor { position: joined.position, complete: joined.complete }),
+            cursor: Some(Cursor { position: joined.position, complete: joined.complete, log: Some(joined.log) }),
         })
     }
 

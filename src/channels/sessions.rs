@@ -91,7 +91,7 @@ impl Channel for ListChannel {
         self.own = own;
         Ok(Joined {
             response: Payload::json(&Listed { sessions, has_more }),
-            cursor: Some(Cursor { position, complete: true }),
+            cursor: Some(Cursor { position, complete: true, log: None }),
         })
     }
 

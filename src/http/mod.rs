@@ -80,7 +80,7 @@ impl Api {
     pub fn routes(self, max_body: usize) -> Router {
         let api = Router::new()
             .route("/api/sessions", get(sessions::list).post(sessions::create))
-            .route("/api/sessions/{id}", get(sessions::look).patch(sessions::update))
+            .route("/api/sessions/{id}", get(sessions::look).patch(sessions::update).delete(sessions::delete))
             .route("/api/sessions/{id}/messages", get(sessions::messages).post(sessions::send))
             .route("/api/sessions/{id}/events", get(sessions::events))
             .route("/api/sessions/{id}/turns/{turn}/cancel", post(sessions::cancel))

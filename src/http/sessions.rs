@@ -77,6 +77,12 @@ pub(super) async fn update(State(api): State<Api>, who: Who, Segments(id): Segme
     Ok(json(within(api.sessions.look(&id)).await?))
 }
 
+pub(super) async fn delete(State(api): State<Api>, who: Who, Segments(id): Segments<String>) -> Answer {
+    who.may(&id, Access::Admin)?;
+    within(api.sessions.delete(&id, who.asks(&id)?)).await?;
+    Ok(json("{}".to_owned()))
+}
+
 #[derive(Deserialize)]
 pub(super) struct HistoryParams {
     before: Option<u64>,

@@ -56,6 +56,7 @@ struct Fields<'a> {
 
 /// What an envelope says.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on its way through")]
 pub(super) enum Content {
     /// A message for a topic's subscribers, of a log of this scope if it is part of one.
     Publish { scope: Option<String>, message: Published },
@@ -135,7 +136,7 @@ pub(super) fn concerns_others(kind: Kind) -> Option<Needs> {
     match kind {
         Kind::Logged { .. } | Kind::Control(Control::Close) => Some(Needs::SharedLog),
         Kind::Ephemeral => Some(Needs::Nothing),
-        Kind::Head { .. } | Kind::Presence | Kind::Control(Control::Restart) => None,
+        Kind::Head { .. } | Kind::Presence | Kind::Control(Control::Restart | Control::Deleted(_)) => None,
     }
 }
 

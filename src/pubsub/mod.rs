@@ -95,9 +95,25 @@ pub enum Kind {
 pub enum Control {
     /// For good, on every node, with `phx_close`; the broadcast is shown before it if its event is not empty.
     Close,
+    /// As [`Control::Close`], but only those that show this log of the topic's: it is gone. Each node is told by other
+    /// means, so it stays on this one.
+    Deleted(LogId),
     /// With `phx_error`, so that clients rejoin: what they were shown is no longer what the log says. Each node finds
     /// that out for itself, so it stays on this one.
     Restart,
+}
+
+/// Names one of the logs that a topic has had: a digest, the same on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogId(u64);
+
+impl LogId {
+    /// The log of this name.
+    pub fn of(name: &str) -> Self {
+        // FNV-1a: names are random already, so that what counts is that it never changes.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
+    }
 }
 
 /// A message on its way to the subscribers of a topic.

@@ -18,7 +18,7 @@ use tokio::{
 use super::{Inner, TOPIC_PREFIX, owner::Stop, topic_of};
 use crate::{
     pubsub::{Gap, Watcher},
-    store::Cut,
+    store::{self, Cut, log_of},
 };
 
 /// How often sessions in which a turn may run are compared.
@@ -74,15 +74,23 @@ impl Heads {
         Self { shared, ..Self::default() }
     }
 
-    /// A member of a session was given this cut. False if members before it may hold another log of it.
-    pub(super) fn joined(&self, cut: &Cut) -> bool {
+    /// A member of a session was given this cut. The epoch that members before it may hold, if that is another.
+    pub(super) fn joined(&self, cut: &Cut) -> Option<String> {
         if !self.shared {
-            return true;
+            return None;
         }
         let new = Known { epoch: cut.epoch.clone(), head: cut.session.last_seq, moved: Instant::now() };
         let mut known = lock(&self.known);
         let before = known.insert(cut.session.id.clone(), new);
-        before.is_none_or(|before| before.epoch == cut.epoch)
+        before.map(|before| before.epoch).filter(|epoch| *epoch != cut.epoch)
+    }
+
+    /// Whoever held this log of a session holds it no more.
+    pub(super) fn forget(&self, session: &str, log: &str) {
+        let mut known = lock(&self.known);
+        if known.get(session).is_some_and(|known| log_of(&known.epoch) == log) {
+            known.remove(session);
+        }
     }
 
     /// Whatever was known belongs to a history that is over.
@@ -233,14 +241,25 @@ impl Inner {
             let found: HashMap<_, _> =
                 found.into_iter().map(|(session, epoch, head)| (session, (epoch, head))).collect();
             for before in sessions {
-                self.follow(before, found.get(&before.session).map(|(epoch, head)| (epoch.as_str(), *head)));
+                let found = found.get(&before.session).map(|(epoch, head)| (epoch.as_str(), *head));
+                if let Err(error) = self.follow(before, found).await {
+                    tracing::warn!(%error, "it could not be asked whether a session was deleted");
+                    return false;
+                }
             }
         }
         true
     }
 
-    fn follow(&self, before: &Before, found: Option<(&str, u64)>) {
+    async fn follow(&self, before: &Before, found: Option<(&str, u64)>) -> store::Result<()> {
         let verdict = judge(before.known.as_ref(), before.shown, found);
+        if let (Verdict::Changed, Some(known)) = (&verdict, &before.known)
+            && found.is_none_or(|(epoch, _)| epoch != known.epoch)
+        {
+            self.log_gone(&before.session, &known.epoch).await?;
+            self.heads.forget(&before.session, log_of(&known.epoch));
+            return Ok(());
+        }
         self.heads.learn(&before.session, &verdict, found.map_or(0, |(_, head)| head));
         match verdict {
             Verdict::Same => {}
@@ -250,6 +269,7 @@ impl Inner {
             }
             Verdict::Changed => self.log_changed(&before.session),
         }
+        Ok(())
     }
 
     /// L11: what members of this session were shown is not what its log says any more.

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     model::{
         Event, EventKind, Turn,
-        machine::{Applied, Done, Refused},
+        machine::{Applied, Done, Op, Refused},
     },
     protocol::{Broadcast, Payload},
     pubsub::{Kind, NodeId, PubSub, Published},
-    session::{live_list::LiveList, tally::Tally, topic_of, wake},
+    session::{deletion::Deletion, live_list::LiveList, tally::Tally, topic_of, wake},
     store::{self, Appended, Item, Store},
     telemetry::trace::Trace,
 };
@@ -44,6 +44,14 @@ pub(super) type Outcome = Result<Result<Applied, Refused>, NotWritten>;
 
 /// Called with each turn that a commit gave to this node, before anybody learns of it.
 pub(super) type OnStarted = Box<dyn Fn(&Arc<str>, Turn) + Send + Sync>;
+/// Called with each deletion, after what was appended before it was published and before it is answered.
+pub(super) type OnDeleted = Box<dyn Fn(&Deletion) + Send + Sync>;
+
+/// What a commit is told to.
+pub(super) struct Hooks {
+    pub(super) started: OnStarted,
+    pub(super) deleted: OnDeleted,
+}
 
 struct Entry {
     item: Item,
@@ -114,20 +122,20 @@ impl Log {
     pub(super) fn start(
         store: &Arc<dyn Store>,
         pubsub: &PubSub,
-        on_started: OnStarted,
+        hooks: Hooks,
         list: &Arc<LiveList>,
         tally: &Arc<Tally>,
         closed: &CancellationToken,
     ) -> (Self, Vec<impl Future<Output = ()> + Send + use<>>) {
-        let (shared, on_started) = (Arc::<Shared>::default(), Arc::new(on_started));
+        let (shared, hooks) = (Arc::<Shared>::default(), Arc::new(hooks));
         let lane = |_| {
             let (inbox, receiver) = mpsc::channel(INBOX);
             let (committed, publish) = mpsc::channel(PIPELINE);
             let (store, closed) = (store.clone(), closed.clone());
             let committer = Committer { store, shared: shared.clone(), tally: tally.clone(), committed, closed };
-            let (pubsub, on_started, list) = (pubsub.clone(), on_started.clone(), list.clone());
+            let (pubsub, hooks, list) = (pubsub.clone(), hooks.clone(), list.clone());
             let tally = tally.clone();
-            let publisher = Publisher { pubsub, on_started, list, tally, shared: shared.clone() };
+            let publisher = Publisher { pubsub, hooks, list, tally, shared: shared.clone() };
             let task = async move {
                 tokio::join!(committer.run(receiver), publisher.run(publish));
             };
@@ -279,15 +287,15 @@ impl Committer {
                 received = inbox.recv_many(&mut entries, BATCH) => if received == 0 { return },
             }
             // Whoever gave up before the item was begun is told nothing and nothing is written for them.
-            let wanted = entries.drain(..).filter(Entry::is_wanted);
-            let (items, (replies, traces)): (Vec<_>, (Vec<_>, Vec<_>)) =
-                wanted.map(|entry| (entry.item, (entry.reply, entry.trace))).unzip();
-            if items.is_empty() {
-                continue;
-            }
-            let batch = self.commit(Arc::new(items), replies, traces).await;
-            if self.committed.send(batch).await.is_err() {
-                return;
+            entries.retain(Entry::is_wanted);
+            while !entries.is_empty() {
+                let next = entries.drain(..batch_of(&entries));
+                let (items, (replies, traces)): (Vec<_>, (Vec<_>, Vec<_>)) =
+                    next.map(|entry| (entry.item, (entry.reply, entry.trace))).unzip();
+                let batch = self.commit(Arc::new(items), replies, traces).await;
+                if self.committed.send(batch).await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -344,7 +352,7 @@ impl Committer {
 /// transaction is under way, one batch after the other, so that what is published keeps the order of its seqs.
 struct Publisher {
     pubsub: PubSub,
-    on_started: Arc<OnStarted>,
+    hooks: Arc<Hooks>,
     list: Arc<LiveList>,
     tally: Arc<Tally>,
     shared: Arc<Shared>,
@@ -362,12 +370,18 @@ impl Publisher {
             let Ok(Ok(applied)) = outcome else { continue };
             for turn in &applied.started {
                 let trace = if applied.asked_for(turn) { trace.child("turn") } else { trace.consequence("turn") };
-                trace.within(|| (self.on_started)(&item.session, turn.clone()));
+                trace.within(|| (self.hooks.started)(&item.session, turn.clone()));
             }
         }
         for appended in &appended {
             self.tally.appended(&appended.events);
             self.publish(appended);
+        }
+        for (item, outcome) in items.iter().zip(&outcomes) {
+            let applied = outcome.as_ref().ok().and_then(|outcome| outcome.as_ref().ok());
+            if let Some(deletion) = applied.and_then(|applied| Deletion::of(&item.session, &item.op, applied)) {
+                (self.hooks.deleted)(&deletion);
+            }
         }
         self.list.tell(&self.pubsub, changed(&items, &outcomes, &appended));
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
@@ -411,16 +425,26 @@ impl Publisher {
     }
 }
 
-/// Sessions that a batch has changed in more than their deltas.
+/// Sessions that a batch has made, deleted, or changed in more than their deltas.
 fn changed<'a>(
     items: &'a [Item],
     outcomes: &'a [Outcome],
     appended: &'a [Appended],
 ) -> impl Iterator<Item = &'a Arc<str>> {
-    let is_made = |outcome: &Outcome| matches!(outcome, Ok(Ok(Applied { done: Done::Created(true), .. })));
-    let made = items.iter().zip(outcomes).filter(move |(_, outcome)| is_made(outcome)).map(|(item, _)| &item.session);
+    let comes_or_goes = |outcome: &Outcome| match outcome {
+        Ok(Ok(applied)) => matches!(applied.done, Done::Created(true) | Done::Deleted { .. }),
+        _ => false,
+    };
+    let items = items.iter().zip(outcomes).filter(move |(_, outcome)| comes_or_goes(outcome));
+    let made = items.map(|(item, _)| &item.session);
     let tells = |appended: &&Appended| appended.events.iter().any(|event| event.kind != EventKind::TurnDelta);
     made.chain(appended.iter().filter(tells).map(|appended| &appended.session))
+}
+
+/// How many of these make one batch: a deletion is the last of its own, since what follows may make its session anew.
+fn batch_of(entries: &[Entry]) -> usize {
+    let deletes = |entry: &Entry| matches!(entry.item.op, Op::Delete { .. });
+    entries.iter().position(deletes).map_or(entries.len(), |place| place + 1)
 }
 
 /// The push of the first of some events, as many as make a message, and how many those are: at least one.

@@ -4,6 +4,7 @@
 //! publishes on the session's topic. Its invariant is the whole product's: a turn that the store shows as running is
 //! run by a live owner, or is being ended, once, with what it streamed.
 
+mod deletion;
 mod error;
 mod heads;
 mod judge;
@@ -30,6 +31,12 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::requests::{fields, lenient_fields};
+use self::{
+    deletion::Deletion,
+    judge::Judge,
+    log::{Hooks, Log},
+    owner::Runners,
+};
 pub use self::{
     error::Error,
     live_list::{Change, Changes, TOPIC as LIST_TOPIC, Watched},
@@ -38,7 +45,6 @@ pub use self::{
     snapshot::{History, Joined, Page, Summary},
     tally::{AgentTally, Counter, Pulse, Tally},
 };
-use self::{judge::Judge, log::Log, owner::Runners};
 use crate::{
     agent::Registry,
     ids::{self, Incarnation},
@@ -115,6 +121,8 @@ struct Inner {
     list: Arc<live_list::LiveList>,
     /// Rung for a renewal that does not wait for its time.
     renew_now: Notify,
+    /// Rung when a deleted session is to be emptied.
+    purge_now: Notify,
     _ears: wake::Ears,
     draining: AtomicBool,
     tasks: TaskTracker,
@@ -168,14 +176,22 @@ impl Sessions {
         let (tasks, log_closed) = (TaskTracker::new(), CancellationToken::new());
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| {
             let runs = weak.clone();
-            let on_started = Box::new(move |session: &Arc<str>, turn: Turn| {
-                if let Some(inner) = runs.upgrade() {
-                    inner.run(session.clone(), turn);
-                }
-            });
+            let deletes = weak.clone();
+            let hooks = Hooks {
+                started: Box::new(move |session: &Arc<str>, turn: Turn| {
+                    if let Some(inner) = runs.upgrade() {
+                        inner.run(session.clone(), turn);
+                    }
+                }),
+                deleted: Box::new(move |deletion: &Deletion| {
+                    if let Some(inner) = deletes.upgrade() {
+                        inner.deleted(deletion);
+                    }
+                }),
+            };
             let list = Arc::new(live_list::LiveList::new(store.scope()));
             let tally = Arc::new(Tally::new(&agents));
-            let (log, lanes) = Log::start(&store, &pubsub, on_started, &list, &tally, &log_closed);
+            let (log, lanes) = Log::start(&store, &pubsub, hooks, &list, &tally, &log_closed);
             for lane in lanes {
                 tasks.spawn(lane);
             }
@@ -207,6 +223,7 @@ impl Sessions {
                 heads,
                 list,
                 renew_now: Notify::new(),
+                purge_now: Notify::new(),
                 _ears: ears,
                 options,
                 draining: AtomicBool::new(false),
@@ -220,6 +237,7 @@ impl Sessions {
         inner.tasks.spawn(lease::keep(inner.clone()));
         inner.tasks.spawn(recovery::compact(inner.clone()));
         inner.tasks.spawn(live_list::keep(inner.clone()));
+        inner.tasks.spawn(deletion::purge(inner.clone()));
         if inner.store.scope().is_some() {
             inner.tasks.spawn(heads::keep(inner.clone()));
         }

@@ -22,6 +22,7 @@ use crate::{
         machine::{self, Op, Session},
         turn::{Liveness, WireTurn},
     },
+    pubsub::LogId,
     store::{self, Catchup, Cut, From, ListQuery, Messages, PageLimits, Record, SnapshotReason, Stretch, status_of},
 };
 
@@ -36,6 +37,8 @@ pub struct Joined {
     pub complete: bool,
     /// The epoch that the position belongs to.
     pub epoch: String,
+    /// The log that it is the epoch of.
+    pub log: LogId,
 }
 
 /// A page of replay, as it is pushed.
@@ -135,8 +138,10 @@ impl Sessions {
         let begun = Instant::now();
         let cut = self.inner.reconciled_cut(session, Some(&from), create).await?;
         let others = self.inner.pubsub.subscribers(&topic_of(session)) > 1;
-        if !self.inner.heads.joined(&cut) && others {
-            self.inner.log_changed(session);
+        if let Some(before) = self.inner.heads.joined(&cut)
+            && others
+        {
+            self.inner.log_gone(session, &before).await?;
         }
         let joined = self.inner.joined(&cut);
         self.inner.tally.joined(cut.catchup.as_ref().map(Given::of), begun.elapsed());
@@ -158,10 +163,13 @@ impl Sessions {
     /// The next page of a replay. `None` if the log is not the one that the reader knows: it must join anew.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
+    /// [`Error::Unavailable`], also where the session was deleted: its readers are about to be told.
     pub async fn page(&self, session: &str, epoch: &str, after: u64) -> Result<Option<Page>, Error> {
         let bytes = PageLimits::default().bytes;
-        let Some(stretch) = self.inner.store.stretch(session, epoch, after, bytes).await? else { return Ok(None) };
+        let Some(stretch) = self.inner.store.stretch(session, epoch, after, bytes).await? else {
+            let deleted = self.inner.store.deleted(session, epoch).await?.is_some();
+            return if deleted { Err(Error::Unavailable) } else { Ok(None) };
+        };
         let payload = (!stretch.records.is_empty()).then(|| {
             let mut text = format!("{{\"prev\":{after},\"events\":");
             write_events(&mut text, &stretch.records);
@@ -274,7 +282,7 @@ impl Summary {
     }
 }
 
-fn check_id(session: &str) -> Result<(), Error> {
+pub(super) fn check_id(session: &str) -> Result<(), Error> {
     if ids::is_session_id(session) { Ok(()) } else { Err(Error::Invalid(ids::SESSION_ID_RULE.to_owned())) }
 }
 
@@ -358,7 +366,7 @@ impl Inner {
         let (position, complete) = self.write_replay(&mut reply, cut);
         let Owner { node, incarnation } = self.owner();
         reply.push_str(&format!(",\"node\":{{\"name\":{},\"incarnation\":{}}}}}", json(&node), json(&incarnation)));
-        Joined { reply, position, complete, epoch: cut.epoch.clone() }
+        Joined { reply, position, complete, epoch: cut.epoch.clone(), log: LogId::of(&cut.session.epoch) }
     }
 
     fn write_replay(&self, text: &mut String, cut: &Cut) -> (u64, bool) {

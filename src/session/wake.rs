@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::Inner;
+use super::{Inner, deletion};
 use crate::pubsub::{NodeId, PubSub, Receiver};
 
 /// A cancel waits for a turn, which is the body.
@@ -20,6 +20,7 @@ const ENDED: &str = "turn.ended";
 pub(super) struct Ears {
     _intent: Arc<dyn Receiver>,
     _ended: Arc<dyn Receiver>,
+    _deleted: Arc<dyn Receiver>,
 }
 
 impl Ears {
@@ -28,7 +29,9 @@ impl Ears {
         let ended: Arc<dyn Receiver> = Arc::new(EndedEar(inner.clone()));
         pubsub.receive(INTENT, &intent);
         pubsub.receive(ENDED, &ended);
-        Self { _intent: intent, _ended: ended }
+        let deleted: Arc<dyn Receiver> = Arc::new(deletion::Ear(inner.clone()));
+        pubsub.receive(deletion::Ear::NAME, &deleted);
+        Self { _intent: intent, _ended: ended, _deleted: deleted }
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock,
     model::{
-        Event, EventKind, Node, Part, Turn, fold,
+        Event, EventKind, Node, Part, Person, Turn, fold,
         machine::{self, Applied, Done, Refused, Session, Touch, Writes},
     },
 };
@@ -50,6 +50,9 @@ pub(super) fn decide(
         return Step::Done(Ok(Applied { done: Done::Created(true), started: Vec::new() }));
     };
     let writes = written.entry(item.session.clone()).or_default();
+    if writes.deleted.is_some() {
+        return Step::Done(Err(Refused::NotFound("the session with this id has just been deleted")));
+    }
     match machine::apply(session, machine::World { nodes, now }, item.node.as_ref(), &item.op, writes) {
         Err(Refused::NeedsPartial(turn_id)) => Step::NeedsPartial(turn_id),
         outcome => Step::Done(outcome),
@@ -74,7 +77,7 @@ pub(super) fn started_seq(session: &Session, turn_id: &str) -> u64 {
 pub(super) fn appended(written: Written) -> Vec<Appended> {
     written
         .into_iter()
-        .filter(|(_, writes)| !writes.events.is_empty())
+        .filter(|(_, writes)| !writes.events.is_empty() && writes.deleted.is_none())
         .map(|(session, writes)| Appended { session, events: writes.events })
         .collect()
 }
@@ -119,6 +122,15 @@ pub(super) struct SessionRow<'a> {
 }
 
 #[derive(Serialize)]
+pub(super) struct DeletedRow<'a> {
+    pub(super) key: i64,
+    id: &'a str,
+    epoch: &'a str,
+    by: String,
+    at: i64,
+}
+
+#[derive(Serialize)]
 pub(super) struct TurnRow<'a> {
     id: &'a str,
     session: i64,
@@ -158,6 +170,8 @@ pub(super) struct Rows<'a> {
     pub(super) flushes: Vec<FlushRow<'a>>,
     /// Turns that have ended: they are never folded from their chunks again.
     pub(super) ended: Vec<&'a str>,
+    /// Sessions that are gone; nothing else here is about them.
+    pub(super) deleted: Vec<DeletedRow<'a>>,
 }
 
 impl<'a> Rows<'a> {
@@ -174,6 +188,10 @@ impl<'a> Rows<'a> {
 
     fn add(&mut self, session: &'a Session, writes: &'a Writes) {
         let key = session.key;
+        if let Some(by) = &writes.deleted {
+            self.deleted.push(deleted_row(session, by));
+            return;
+        }
         for event in &writes.events {
             let (seq, kind, flush) = (signed(event.seq), event.kind.name(), event.flush.map(signed));
             self.events.push(EventRow(key, seq, kind, event.turn_id.as_deref(), flush, &event.body));
@@ -218,6 +236,12 @@ pub(super) fn session_row(session: &Session) -> SessionRow<'_> {
         created_at: session.created_at.0,
         updated_at: session.updated_at.0,
     }
+}
+
+fn deleted_row<'a>(session: &'a Session, by: &Person) -> DeletedRow<'a> {
+    // Two strings: there is nothing in a person that JSON cannot hold.
+    let by = serde_json::to_string(by).unwrap_or_default();
+    DeletedRow { key: session.key, id: &session.id, epoch: &session.epoch, by, at: clock::now().0 }
 }
 
 fn turn_row(session: i64, turn: &Turn) -> TurnRow<'_> {

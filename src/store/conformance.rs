@@ -4,6 +4,7 @@
 //! the trait [`Store`]: no statement, no file, no server. Their helper is a [`World`]: a store, one live node in it,
 //! and everything that was ever appended, so that seqs can be checked to be without a gap.
 
+pub(super) mod deletion;
 pub(super) mod locks;
 pub(super) mod log;
 pub(super) mod nodes;
@@ -99,6 +100,18 @@ macro_rules! exercise {
                 what_waits_is_counted_and_the_oldest_of_it_known
         }
     };
+    ($open:expr; deletion) => {
+        $crate::store::conformance::exercise! { $open;
+            deletion:
+                l12_a_deleted_session_is_gone_at_once_and_its_id_begins_another_log,
+                l12_nothing_of_a_deleted_sessions_turns_is_written_into_the_next,
+                l12_who_may_not_delete_changes_nothing,
+                l12_what_follows_a_deletion_in_its_batch_finds_nothing,
+                l12_a_create_beside_a_deletion_makes_what_it_says,
+                l12_what_is_left_is_removed_in_small_steps_and_nothing_else,
+                l12_who_deleted_is_known_until_it_is_forgotten
+        }
+    };
     ($open:expr; nodes) => {
         $crate::store::conformance::exercise! { $open;
             nodes:
@@ -115,6 +128,7 @@ macro_rules! exercise {
         $crate::store::conformance::exercise! { $open; turns }
         $crate::store::conformance::exercise! { $open; reads }
         $crate::store::conformance::exercise! { $open; nodes }
+        $crate::store::conformance::exercise! { $open; deletion }
     };
 }
 pub(crate) use exercise;
@@ -159,8 +173,14 @@ impl World {
     }
 
     async fn try_commit(&self, items: Vec<Item>) -> Result<Committed> {
+        let sessions: Vec<Arc<str>> = items.iter().map(|item| item.session.clone()).collect();
         let committed = self.store.commit(Arc::new(items)).await?;
         let mut seen = self.seen.lock().unwrap();
+        for (session, outcome) in sessions.iter().zip(&committed.outcomes) {
+            if matches!(outcome, Ok(Applied { done: Done::Deleted { .. }, .. })) {
+                seen.remove(session);
+            }
+        }
         for appended in &committed.appended {
             let events = seen.entry(appended.session.clone()).or_default();
             events.extend(appended.events.iter().cloned());
@@ -310,6 +330,10 @@ fn retry(turn_id: &str) -> Op {
 
 fn cancel(turn_id: &str) -> Op {
     Op::Cancel { turn_id: turn_id.to_owned(), asker: ada() }
+}
+
+fn delete() -> Op {
+    Op::Delete { asker: Asker { admin: true, ..ada() } }
 }
 
 fn slots(max_running: u32) -> Op {

@@ -23,7 +23,7 @@ use crate::{
     clock::Timestamp,
     ids::Incarnation,
     model::{
-        Event, Message, Node, Owner, Turn, TurnStatus,
+        Event, Message, Node, Owner, Person, Turn, TurnStatus,
         machine::{Applied, Op, Refused, Session},
     },
 };
@@ -244,6 +244,20 @@ pub struct Cut {
     pub catchup: Option<Catchup>,
 }
 
+/// What one step of emptying deleted sessions did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purged {
+    /// Rows that it removed.
+    pub rows: usize,
+    /// Whether there may be more to remove.
+    pub more: bool,
+}
+
+/// The part of an epoch that is the session's own: it names one log, whatever becomes of the store's history.
+pub fn log_of(epoch: &str) -> &str {
+    epoch.split('.').next().unwrap_or(epoch)
+}
+
 /// Which sessions a list shows.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
@@ -328,7 +342,8 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Writes a batch in one transaction: the items of one session take effect in order, each seeing the ones before.
-    /// An item that is refused changes nothing and fails nobody else.
+    /// An item that is refused changes nothing and fails nobody else. What follows an [`Op::Delete`] in its batch finds
+    /// no session, not even to make one.
     async fn commit(&self, batch: Arc<Vec<Item>>) -> Result<Committed>;
 
     /// Inserts this node's row. At a process start, tombstones every row whose death is proved: those of a file that
@@ -391,6 +406,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Drops the deltas and chunks of at most `limit` turns that ended before `ended_before`; how many turns that was.
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize>;
+
+    /// Who deleted the session of this id that had this epoch, or this random part of one; `None` if nobody did, or long
+    /// ago.
+    async fn deleted(&self, session: &str, epoch: &str) -> Result<Option<Person>>;
+
+    /// Removes at most `limit` rows of what deleted sessions have left behind; those that were deleted before
+    /// `forget_before`, and have left nothing, are forgotten.
+    async fn purge(&self, limit: usize, forget_before: Timestamp) -> Result<Purged>;
 
     /// Raises the history number: every epoch changes, every cursor gets a snapshot.
     async fn new_history(&self) -> Result<String>;

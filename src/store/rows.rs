@@ -12,7 +12,7 @@ use super::{Error, Record, Result, RunningTurn, Waiting};
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
-    model::{Message, Node, NodeState, Owner, Turn, fold::Delta, machine::Session},
+    model::{Message, Node, NodeState, Owner, Person, Turn, fold::Delta, machine::Session},
 };
 
 /// A number that was never negative when it was written.
@@ -154,6 +154,11 @@ pub(super) fn turn(text: &str) -> Result<Turn> {
 /// A stored message.
 pub(super) fn message(text: &str) -> Result<Message> {
     serde_json::from_str(text).map_err(corrupt("a message"))
+}
+
+/// Who deleted a session.
+pub(super) fn person(text: &str) -> Result<Person> {
+    serde_json::from_str(text).map_err(corrupt("a person"))
 }
 
 /// The gathered deltas of a chunk.

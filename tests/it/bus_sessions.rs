@@ -9,7 +9,7 @@ use rejoin::{
 use tokio::time::Instant;
 
 use super::support::{
-    cluster::{ClusterNode, SharedStore, somebody},
+    cluster::{ClusterNode, Member, SharedStore, somebody},
     script::scripted,
     ws::{until, within},
 };
@@ -92,6 +92,67 @@ async fn l11_another_epoch_or_a_head_that_went_back_ends_the_channels() {
     let (member, _subscription, _) = b.join("gone").await;
     *store.lie.lock().unwrap() = Some(Vec::new());
     until("the channels are ended", || member.kinds().contains(&Kind::Control(Control::Restart))).await;
+    b.stop().await;
+}
+
+/// How a member was told to end, if it was.
+fn endings(member: &Member) -> Vec<Control> {
+    let control = |kind: Kind| if let Kind::Control(control) = kind { Some(control) } else { None };
+    member.kinds().into_iter().filter_map(control).collect()
+}
+
+#[tokio::test]
+async fn l12_a_deletion_reaches_members_and_runners_of_other_nodes_at_once() {
+    let (store, bus) = (SharedStore::open().await, Local::new());
+    let (agents, mut script) = scripted();
+    let a = ClusterNode::start(&store, Arc::new(bus.clone()), scripted().0).await;
+    let b = ClusterNode::start(&store, Arc::new(bus), agents).await;
+    until("both are connected", || [&a, &b].iter().all(|node| node.pubsub.status() == Status::Connected)).await;
+    let (at_a, _at_a, joined) = a.join("s").await;
+    let (at_b, _at_b, _) = b.join("s").await;
+    let (beside, _beside, _) = b.join("beside").await;
+    b.send("s", "think", true).await.unwrap();
+    let turn = script.turn().await;
+    let began = Instant::now();
+    a.sessions.delete("s", somebody()).await.unwrap();
+    let deleted = Control::Deleted(joined.log);
+    assert_eq!(endings(&at_a), [deleted], "it is told before it is answered");
+    until("b is told", || endings(&at_b) == [deleted]).await;
+    turn.dropped().await;
+    assert!(began.elapsed() < Duration::from_secs(4), "no renewal, a minute away, has helped: {:?}", began.elapsed());
+    let at_b = at_b.last_payload();
+    assert_eq!(at_b, r#"{"by":{"id":"u1","name":"Ada"}}"#);
+    assert!(endings(&beside).is_empty());
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn l12_a_deletion_that_the_bus_lost_is_found_by_comparing_heads() {
+    let (store, bus) = (SharedStore::open().await, Local::new());
+    let a = ClusterNode::start(&store, Arc::new(bus.clone()), scripted().0).await;
+    let b = ClusterNode::start(&store, Arc::new(bus.clone()), scripted().0).await;
+    let mut members = Vec::new();
+    for session in ["gone", "anew", "joined"] {
+        let (member, subscription, joined) = b.join(session).await;
+        members.push((member, subscription, joined.log));
+    }
+    bus.close();
+    until("the bus is away", || b.pubsub.status() == Status::Away).await;
+    for session in ["gone", "anew", "joined"] {
+        a.sessions.delete(session, somebody()).await.unwrap();
+    }
+    a.sessions.create("anew", Default::default(), false).await.unwrap();
+    // Whoever joins where others are finds it out for them.
+    let (newcomer, _newcomer, joined) = b.join("joined").await;
+    assert_eq!(endings(&members[2].0), [Control::Deleted(members[2].2)]);
+    assert_ne!(joined.log, members[2].2);
+    for (member, _, log) in &members {
+        until("it is found", || endings(member) == [Control::Deleted(*log)]).await;
+        assert_eq!(member.last_payload(), r#"{"by":{"id":"u1","name":"Ada"}}"#);
+    }
+    assert!(!endings(&newcomer).contains(&Control::Deleted(joined.log)));
+    a.stop().await;
     b.stop().await;
 }
 

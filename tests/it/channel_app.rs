@@ -245,7 +245,10 @@ impl Channel for Log {
         let params: Value = params.parse().unwrap_or_default();
         let head = self.hooks.log.lock().unwrap().len() as u64;
         let position = params["after"].as_u64().unwrap_or(head);
-        Ok(Joined { response: Payload::empty(), cursor: Some(Cursor { position, complete: position == head }) })
+        Ok(Joined {
+            response: Payload::empty(),
+            cursor: Some(Cursor { position, complete: position == head, log: None }),
+        })
     }
 
     async fn handle_in(&mut self, _: &mut Context, _: &str, _: Payload) -> Next {

@@ -5,6 +5,7 @@ mod bus;
 mod clocks;
 mod commits;
 mod death;
+mod deletion;
 mod ends;
 mod event_stream;
 mod frozen;

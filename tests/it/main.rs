@@ -30,6 +30,7 @@ mod config;
 mod conformance;
 mod database_file;
 mod database_server;
+mod deletion;
 mod deployment;
 mod event_stream;
 mod fuzz_corpus;

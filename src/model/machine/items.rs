@@ -176,6 +176,11 @@ pub enum Op {
     },
     /// End the turns of dead owners (T7) and move the queue (T2).
     Reconcile,
+    /// Delete the session, whatever runs in it. Its id is free from then on.
+    Delete {
+        /// Who asks; must be an admin.
+        asker: Asker,
+    },
     /// Change the session itself.
     Update {
         /// `Some(None)` clears it.
@@ -212,7 +217,7 @@ impl Op {
             Self::Append { fence, .. } | Self::Finish { fence, .. } => {
                 Lookups { turn: Some(&fence.turn_id), ..Lookups::default() }
             }
-            Self::Create { .. } | Self::Reconcile | Self::Update { .. } => Lookups::default(),
+            Self::Create { .. } | Self::Reconcile | Self::Update { .. } | Self::Delete { .. } => Lookups::default(),
         }
     }
 }
@@ -267,6 +272,13 @@ pub enum Done {
     Reconciled,
     /// As it is now.
     Updated,
+    /// The session is gone.
+    Deleted {
+        /// The random part of the epoch that it had.
+        epoch: String,
+        /// The turns that waited or ran; they have no end, as there is no log to have it in.
+        turns: Vec<String>,
+    },
 }
 
 /// Why an item changed nothing.

@@ -37,7 +37,7 @@ pub fn apply(
 ) -> Result<Applied, Refused> {
     let mut work = Work { session, world, node, writes, started: Vec::new() };
     let done = work.op(op)?;
-    if !matches!(op, Op::Append { .. } | Op::Create { .. }) {
+    if !matches!(op, Op::Append { .. } | Op::Create { .. } | Op::Delete { .. }) {
         work.advance();
     }
     Ok(Applied { done, started: work.started })
@@ -75,6 +75,7 @@ impl Work<'_> {
                 self.reconcile()?;
                 Ok(Done::Reconciled)
             }
+            Op::Delete { asker } => self.delete(asker),
             Op::Update { title, metadata, max_running, asker } => {
                 self.reconcile()?;
                 self.update(title.as_ref(), metadata.as_deref(), *max_running, &asker.person)
@@ -343,6 +344,17 @@ impl Work<'_> {
         self.event(EventKind::SessionUpdated, Some(by), None, &data);
         self.writes.updated = true;
         Ok(Done::Updated)
+    }
+
+    /// Nothing of the session is left for an item after this one; what it holds under its key is the store's to remove.
+    fn delete(&mut self, asker: &Asker) -> Result<Done, Refused> {
+        if !asker.admin {
+            return Err(Refused::Unauthorized("only an admin may delete a session"));
+        }
+        let live = self.session.turns.iter().filter(|turn| !turn.is_ended());
+        let turns = live.map(|turn| turn.id.clone()).collect();
+        self.writes.deleted = Some(asker.person.clone());
+        Ok(Done::Deleted { epoch: self.session.epoch.clone(), turns })
     }
 
     // -- the runner's writes ---------------------------------------------------------------------------------------

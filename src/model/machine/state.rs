@@ -8,7 +8,7 @@ use super::items::Op;
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
-    model::{Event, Message, Node, NodeState, Owner, Part, Turn, TurnStatus},
+    model::{Event, Message, Node, NodeState, Owner, Part, Person, Turn, TurnStatus},
 };
 
 /// A session under its lock: its row, and of its turns and messages what the items at hand are about.
@@ -97,12 +97,14 @@ pub struct Writes {
     pub created: bool,
     /// Whether title, metadata or slots changed.
     pub updated: bool,
+    /// Who deleted the session: then it is gone, and so is everything else in here.
+    pub deleted: Option<Person>,
 }
 
 impl Writes {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.turns.is_empty() && !self.created && !self.updated
+        self.events.is_empty() && self.turns.is_empty() && !self.created && !self.updated && self.deleted.is_none()
     }
 
     pub(super) fn touch(&mut self, turn_id: &str, touch: Touch) {

@@ -517,6 +517,26 @@ fn a_retry_is_a_new_attempt_of_the_prompt_by_the_same_agent() {
 }
 
 #[test]
+fn l12_only_an_admin_deletes_and_what_was_live_is_told() {
+    let mut bench = Bench::new();
+    bench.send("a", "m1", "ada", WhenBusy::Queue).unwrap();
+    bench.send("a", "m2", "ada", WhenBusy::Queue).unwrap();
+    bench.session.turns.iter_mut().for_each(|turn| turn.term += 1);
+    let delete = |by: &str| Op::Delete { asker: asker(by) };
+    let before = bench.session.last_seq;
+    assert!(matches!(bench.apply(Some("a"), &delete("ada")), Err(Refused::Unauthorized(_))));
+    let mut writes = Writes::default();
+    let world = World { nodes: &nodes(), now: NOW };
+    // Also where nobody may run anything: a node that drains, or none.
+    let applied = apply(&mut bench.session, world, None, &delete("admin"), &mut writes).unwrap();
+    let turns = vec!["turn-m1".to_owned(), "turn-m2".to_owned()];
+    assert_eq!(applied.done, Done::Deleted { epoch: "e".to_owned(), turns });
+    assert_eq!(writes.deleted.as_ref().map(|by| by.id.as_str()), Some("admin"));
+    assert!(!writes.is_empty() && writes.events.is_empty() && applied.started.is_empty());
+    assert_eq!(bench.session.last_seq, before, "a log that is gone has no last event");
+}
+
+#[test]
 fn what_was_decided_folds_to_what_a_client_shows() {
     let mut bench = Bench::new();
     bench.send("a", "m1", "u1", WhenBusy::Queue).unwrap();

@@ -22,6 +22,8 @@ pub(crate) trait Intruder: Send + Sync {
     async fn somebody_waits(&self);
     /// Changes the slots of the session.
     async fn set_slots(&self, session: &str, max_running: u32);
+    /// Deletes the row of the session.
+    async fn delete(&self, session: &str);
     /// Changes fields of a turn, in its row and in what is derived from it.
     async fn change_turn(&self, turn_id: &str, fields: Value);
     /// Commits.
@@ -34,6 +36,7 @@ const AT: &str = "2026-11-22T10:00:00.000Z";
 enum Change<'a> {
     Slots(u32),
     Turn(&'a str, Value),
+    Deletion,
 }
 
 /// Writes `op` while the session is held, and lets `change` happen first.
@@ -44,6 +47,7 @@ async fn behind(world: &World, other: &dyn Intruder, op: Op, change: Change<'_>)
         match change {
             Change::Slots(slots) => other.set_slots(S, slots).await,
             Change::Turn(id, fields) => other.change_turn(id, fields).await,
+            Change::Deletion => other.delete(S).await,
         }
         other.release().await;
     };
@@ -181,6 +185,31 @@ pub(crate) async fn a_batch_does_not_leave_out_what_is_held(world: &World, other
     }
 }
 
+pub(crate) async fn l12_what_waited_for_a_deletion_finds_nothing_and_makes_it_anew(
+    world: &World,
+    other: &dyn Intruder,
+) {
+    world.create(S).await;
+    let turn = world.start(S, "m1").await;
+    world.seen.lock().unwrap().clear();
+    let refused = behind(world, other, append(&turn, 0, &["a"]), Change::Deletion).await;
+    assert!(matches!(refused, Err(Refused::NotFound(_))), "{refused:?}");
+    world.create(S).await;
+    let before = world.cut(S, None).await.session;
+    other.hold(S).await;
+    let batch = vec![item(S, super::create(), Some(&world.node)), item(S, super::note("n", "x"), Some(&world.node))];
+    let meddle = async {
+        other.somebody_waits().await;
+        other.delete(S).await;
+        other.release().await;
+    };
+    let (committed, ()) = tokio::join!(world.commit(batch), meddle);
+    assert_eq!(committed.outcomes[0].as_ref().unwrap().done, Done::Created(true));
+    assert!(committed.outcomes[1].is_ok(), "{:?}", committed.outcomes[1]);
+    let session = world.cut(S, None).await.session;
+    assert_eq!((session.last_seq, session.key > before.key), (1, true));
+}
+
 /// One test for each case above: `$open` is an expression for a future of the store, of what must live as long as it,
 /// and of an intruder.
 macro_rules! exercise_locks {
@@ -203,6 +232,7 @@ macro_rules! exercise_locks {
             t7_no_orphan_is_ended_that_found_an_owner_while_it_waited,
             t8_no_shutdown_ends_a_turn_that_changed_hands_while_it_waited,
             t9_a_turn_that_started_while_its_cancel_waited_is_asked_to_end,
+            l12_what_waited_for_a_deletion_finds_nothing_and_makes_it_anew,
             a_batch_does_not_leave_out_what_is_held,
         }
     };

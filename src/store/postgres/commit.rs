@@ -22,7 +22,7 @@ use super::{
 };
 use crate::model::{
     Node, Part,
-    machine::{Applied, Refused, Session},
+    machine::{Applied, Op, Refused, Session},
 };
 /// How often the waiting part is tried: locks have limits, so whoever holds one is gone after the first.
 const TRIES: usize = 3;
@@ -170,7 +170,8 @@ async fn judge(connection: &mut Db, items: &[&Item], skip: bool) -> Result<Judge
         .filter(|session| !born.contains_key(&*session.id))
         .map(|session| (session.id.clone(), session))
         .collect();
-    let skipped = if skip { skipped(connection, items, &sessions, &born).await? } else { HashSet::new() };
+    let mut skipped = if skip { skipped(connection, items, &sessions, &born).await? } else { HashSet::new() };
+    skipped.extend(vanished(items, &sessions, &born));
     load::turns(connection, &mut sessions, items).await?;
     load::messages(connection, &mut sessions, items).await?;
     let nodes = Reader(connection).nodes().await?;
@@ -197,6 +198,14 @@ async fn skipped(
     let is_open = |item: &&&Item| !locked.contains_key(&item.session) && !born.contains_key(&*item.session);
     let open: Vec<&str> = items.iter().filter(is_open).map(|item| &*item.session).collect();
     if open.is_empty() { Ok(HashSet::new()) } else { load::existing(connection, open).await }
+}
+
+/// The sessions that items make and that were there when they were to be made, but no more when they were to be locked:
+/// deleted in between. They are made by the next try.
+fn vanished(items: &[&Item], locked: &Sessions, born: &HashMap<String, i64>) -> HashSet<String> {
+    let makes = |item: &&&Item| matches!(item.op, Op::Create { .. });
+    let is_open = |item: &&&Item| !locked.contains_key(&item.session) && !born.contains_key(&*item.session);
+    items.iter().filter(makes).filter(is_open).map(|item| item.session.to_string()).collect()
 }
 
 /// What a transaction knows while it decides.

@@ -11,6 +11,7 @@ mod connect;
 mod db;
 mod load;
 mod nodes;
+mod purge;
 mod read;
 mod schema;
 mod write;
@@ -26,14 +27,14 @@ use self::{
     read::Reader,
 };
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Renewal, Result,
-    Store, Stretch, Waiting,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged, Renewal,
+    Result, Store, Stretch, Waiting, log_of,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
-    model::{Message, Node, machine::Session},
+    model::{Message, Node, Person, machine::Session},
 };
 
 /// How a database is used.
@@ -237,6 +238,17 @@ impl Store for Postgres {
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize> {
         let begin = self.committer.begin;
         in_transaction!(self.small, begin, "compacting", db => write::compact(db, ended_before, limit).await)
+    }
+
+    async fn deleted(&self, session: &str, epoch: &str) -> Result<Option<Person>> {
+        in_transaction!(self.readers, Begin::Read, "looking for a deleted session", db => {
+            read::deleted(db, session, log_of(epoch)).await
+        })
+    }
+
+    async fn purge(&self, limit: usize, forget_before: Timestamp) -> Result<Purged> {
+        let begin = self.committer.begin;
+        in_transaction!(self.small, begin, "removing a deleted session", db => purge::step(db, limit, forget_before).await)
     }
 
     async fn new_history(&self) -> Result<String> {

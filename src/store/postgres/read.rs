@@ -16,7 +16,7 @@ use super::{
     connect::{Begin, Connections},
     db::Db,
 };
-use crate::model::{Node, Turn, machine::Session};
+use crate::model::{Node, Person, Turn, machine::Session};
 
 /// The columns of a [`SessionRow`], of sessions `s`.
 pub(super) const SESSION: &str =
@@ -278,6 +278,18 @@ pub(super) async fn waiting(connection: &mut Db) -> Result<Waiting> {
             .await
             .map_err(Error::in_postgres("counting what waits"))?;
     rows::waiting(found)
+}
+
+/// See [`super::Store::deleted`].
+pub(super) async fn deleted(connection: &mut Db, session: &str, log: &str) -> Result<Option<Person>> {
+    let found: Option<String> =
+        sqlx::query_scalar("SELECT deleted_by FROM deleted_sessions WHERE id = $1 AND epoch = $2")
+            .bind(session)
+            .bind(log)
+            .fetch_optional(connection)
+            .await
+            .map_err(Error::in_postgres("looking for a deleted session"))?;
+    found.as_deref().map(rows::person).transpose()
 }
 
 /// See [`super::Store::heads`].

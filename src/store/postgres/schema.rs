@@ -197,7 +197,7 @@ async fn missing_rights(connections: &Connections) -> Result<Option<String>> {
     transaction.end(missing).await
 }
 
-const TABLES: [&str; 7] = ["meta", "nodes", "sessions", "events", "messages", "turns", "chunks"];
+const TABLES: [&str; 8] = ["meta", "nodes", "sessions", "events", "messages", "turns", "chunks", "deleted_sessions"];
 /// What tells one history from another; every role may call them unless somebody has taken that away.
 const HISTORY_FUNCTIONS: [&str; 3] = ["pg_control_system()", "pg_current_wal_lsn()", "pg_walfile_name(pg_lsn)"];
 

@@ -21,6 +21,12 @@ pub(super) async fn all(connection: &mut Db, sessions: &Sessions, written: &Writ
         sqlx::query(CHANGED).bind(json(&changed)).execute(&mut *connection).await.map_err(&doing)?;
     }
     let rows = Rows::of(sessions, written);
+    if !rows.deleted.is_empty() {
+        let deleted = json(&rows.deleted);
+        for sql in [BURY, STOP, DELETE] {
+            sqlx::query(sql).bind(&deleted).execute(&mut *connection).await.map_err(&doing)?;
+        }
+    }
     if rows.heads.is_empty() && rows.turns.is_empty() && rows.flushes.is_empty() {
         return Ok(());
     }
@@ -42,6 +48,19 @@ fn json<T: serde::Serialize>(rows: &[T]) -> String {
     // Strings and numbers: there is nothing in a row that JSON cannot hold.
     serde_json::to_string(rows).unwrap_or_default()
 }
+
+/// What is left under the key is removed later; turns that wait or run there do so no more.
+const BURY: &str = "INSERT INTO deleted_sessions (session_key, id, epoch, deleted_by, deleted_at)
+    SELECT j.key, j.id, j.epoch, j.by, j.at
+    FROM jsonb_to_recordset($1::jsonb) AS j (key bigint, id text, epoch text, by text, at bigint)";
+
+const STOP: &str =
+    "UPDATE turns t SET status = 'cancelled', owner = NULL, intent = false, compacted = true, ended_at = j.at
+    FROM jsonb_to_recordset($1::jsonb) AS j (key bigint, at bigint)
+    WHERE t.session_key = j.key AND t.status IN ('queued', 'running')";
+
+const DELETE: &str =
+    "DELETE FROM sessions WHERE key IN (SELECT j.key FROM jsonb_to_recordset($1::jsonb) AS j (key bigint))";
 
 const CHANGED: &str = "UPDATE sessions s SET title = j.title, metadata = j.metadata, max_running = j.max_running
     FROM jsonb_to_recordset($1::jsonb) AS j (key bigint, title text, metadata text, max_running bigint)

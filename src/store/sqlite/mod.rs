@@ -8,6 +8,7 @@
 mod checkpoint;
 mod file;
 mod load;
+mod purge;
 mod read;
 mod write;
 mod writer;
@@ -31,14 +32,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::{read::Reader, writer::Command};
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Renewal, Result,
-    Store, Stretch, Waiting,
+    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged, Renewal,
+    Result, Store, Stretch, Waiting, log_of,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
-    model::{Message, Node, machine::Session},
+    model::{Message, Node, Person, machine::Session},
 };
 
 /// How a database file is opened.
@@ -199,6 +200,14 @@ impl Store for Sqlite {
 
     async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize> {
         self.ask(&self.commands, |reply| Command::Compact { ended_before, limit, reply }).await
+    }
+
+    async fn deleted(&self, session: &str, epoch: &str) -> Result<Option<Person>> {
+        read::deleted(&self.readers, session, log_of(epoch)).await
+    }
+
+    async fn purge(&self, limit: usize, forget_before: Timestamp) -> Result<Purged> {
+        self.ask(&self.commands, |reply| Command::Purge { limit, forget_before, reply }).await
     }
 
     async fn new_history(&self) -> Result<String> {

@@ -12,7 +12,7 @@ use super::super::{
     read::{Snapshot, epoch_of},
     rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
 };
-use crate::model::{Node, Turn, machine::Session};
+use crate::model::{Node, Person, Turn, machine::Session};
 
 /// The columns of a [`SessionRow`], of sessions `s`.
 pub(super) const SESSION: &str = "s.key, s.id, s.epoch,
@@ -266,6 +266,18 @@ pub(super) async fn waiting(readers: &SqlitePool) -> Result<Waiting> {
     .await
     .map_err(Error::while_doing("counting what waits"))?;
     rows::waiting(found)
+}
+
+/// See [`super::Store::deleted`].
+pub(super) async fn deleted(readers: &SqlitePool, session: &str, log: &str) -> Result<Option<Person>> {
+    let found: Option<String> =
+        sqlx::query_scalar("SELECT deleted_by FROM deleted_sessions WHERE id = ? AND epoch = ?")
+            .bind(session)
+            .bind(log)
+            .fetch_optional(readers)
+            .await
+            .map_err(Error::while_doing("looking for a deleted session"))?;
+    found.as_deref().map(rows::person).transpose()
 }
 
 pub(super) async fn heads(readers: &SqlitePool, sessions: &[Arc<str>]) -> Result<Vec<(Arc<str>, String, u64)>> {

@@ -14,7 +14,11 @@ pub(super) async fn all(connection: &mut SqliteConnection, rows: &Rows<'_>) -> R
     insert(connection, MESSAGES, &rows.messages).await?;
     insert(connection, CHUNKS, &rows.chunks).await?;
     // A turn that has ended is never folded from its chunks again.
-    insert(connection, DROP_CHUNKS, &rows.ended).await
+    insert(connection, DROP_CHUNKS, &rows.ended).await?;
+    for sql in [BURY, STOP, DELETE] {
+        insert(connection, sql, &rows.deleted).await?;
+    }
+    Ok(())
 }
 
 async fn insert<T: Serialize>(connection: &mut SqliteConnection, sql: &'static str, rows: &[T]) -> Result<()> {
@@ -35,6 +39,16 @@ const CHUNKS: &str = "INSERT INTO chunks (turn_id, upto, parts)
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)";
 
 const DROP_CHUNKS: &str = "DELETE FROM chunks WHERE turn_id IN (SELECT value FROM json_each(?))";
+
+/// What is left under the key is removed later; turns that wait or run there do so no more.
+const BURY: &str = "INSERT INTO deleted_sessions (session_key, id, epoch, deleted_by, deleted_at)
+    SELECT value ->> 'key', value ->> 'id', value ->> 'epoch', value ->> 'by', value ->> 'at' FROM json_each(?)";
+
+const STOP: &str =
+    "UPDATE turns SET status = 'cancelled', owner = NULL, intent = 0, compacted = 1, ended_at = j.value ->> 'at'
+    FROM json_each(?) j WHERE session_key = j.value ->> 'key' AND status IN ('queued', 'running')";
+
+const DELETE: &str = "DELETE FROM sessions WHERE key IN (SELECT value ->> 'key' FROM json_each(?))";
 
 const SESSIONS: &str = "INSERT INTO sessions (key, id, epoch, title, metadata, max_running, created_at, updated_at)
     SELECT value ->> 'key', value ->> 'id', value ->> 'epoch', value ->> 'title',

@@ -16,12 +16,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     super::{
-        Committed, Error, Item, NewNode, Renewal, Result,
+        Committed, Error, Item, NewNode, Purged, Renewal, Result,
         batch::{self, Rows, Sessions, Step, Written},
         read::{self, Snapshot},
         rows::{RunningRow, signed},
     },
-    file, load,
+    file, load, purge,
     read::Reader,
     write,
 };
@@ -48,6 +48,8 @@ pub(super) enum Command {
     Bury { node: Incarnation, beat: Option<i64>, reply: oneshot::Sender<Result<bool>> },
     /// See [`super::Store::compact`].
     Compact { ended_before: Timestamp, limit: usize, reply: oneshot::Sender<Result<usize>> },
+    /// See [`super::Store::purge`].
+    Purge { limit: usize, forget_before: Timestamp, reply: oneshot::Sender<Result<Purged>> },
     /// See [`super::Store::new_history`].
     NewHistory { reply: oneshot::Sender<Result<String>> },
     /// Close the connection and end.
@@ -82,11 +84,15 @@ impl Writer {
                 .await
                 .map_err(|error| refused(format!("its schema cannot be brought up to date ({error})")))?;
         }
-        let next_key = sqlx::query("SELECT coalesce(max(key), 0) + 1 FROM sessions")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(Error::while_doing("opening the database"))?
-            .get(0);
+        // A key is used again only when nothing is left under it.
+        let next_key = sqlx::query(
+            "SELECT max(coalesce((SELECT max(key) FROM sessions), 0),
+                        coalesce((SELECT max(session_key) FROM deleted_sessions), 0)) + 1",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .map_err(Error::while_doing("opening the database"))?
+        .get(0);
         Ok(Self { options, connection, sessions: Sessions::new(), nodes: None, next_key, commits: Arc::default() })
     }
 
@@ -128,6 +134,9 @@ impl Writer {
             Command::Bury { node, beat, reply } => drop(reply.send(self.in_transaction(Bury(node, beat)).await)),
             Command::Compact { ended_before, limit, reply } => {
                 drop(reply.send(self.in_transaction(Compact(ended_before, limit)).await));
+            }
+            Command::Purge { limit, forget_before, reply } => {
+                drop(reply.send(self.in_transaction(Purge(limit, forget_before)).await));
             }
             Command::NewHistory { reply } => drop(reply.send(self.in_transaction(NewHistory).await)),
             Command::Close { reply } => drop(reply),
@@ -200,7 +209,9 @@ impl Writer {
         write::all(&mut self.connection, &Rows::of(&self.sessions, &written)).await?;
         self.end().await?;
         for item in batch {
-            if let Some(session) = self.sessions.get_mut(&item.session) {
+            if written.get(&item.session).is_some_and(|writes| writes.deleted.is_some()) {
+                self.sessions.remove(&item.session);
+            } else if let Some(session) = self.sessions.get_mut(&item.session) {
                 session.settle();
             }
         }
@@ -352,6 +363,15 @@ impl Task for Compact {
     const CHANGES_NODES: bool = false;
     async fn run(self, connection: &mut SqliteConnection) -> Result<usize> {
         write::compact(connection, self.0, self.1).await
+    }
+}
+
+struct Purge(usize, Timestamp);
+impl Task for Purge {
+    type Answer = Purged;
+    const CHANGES_NODES: bool = false;
+    async fn run(self, connection: &mut SqliteConnection) -> Result<Purged> {
+        purge::step(connection, self.0, self.1).await
     }
 }
 

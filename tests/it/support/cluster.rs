@@ -19,8 +19,8 @@ use rejoin::{
     pubsub::{Bus, Kind, Options as BusOptions, PubSub, Published, Relay, Subscriber, Subscription},
     session::{self, Sessions, TurnObserver, topic_of},
     store::{
-        self, AtWork, Committed, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Renewal, Sqlite,
-        Store, Stretch, sqlite,
+        self, AtWork, Committed, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Purged, Renewal,
+        Sqlite, Store, Stretch, sqlite,
     },
 };
 use tempfile::TempDir;
@@ -147,6 +147,14 @@ impl Store for SharedStore {
         self.store.compact(ended_before, limit).await
     }
 
+    async fn deleted(&self, session: &str, epoch: &str) -> store::Result<Option<Person>> {
+        self.store.deleted(session, epoch).await
+    }
+
+    async fn purge(&self, limit: usize, forget_before: Timestamp) -> store::Result<Purged> {
+        self.store.purge(limit, forget_before).await
+    }
+
     async fn new_history(&self) -> store::Result<String> {
         self.store.new_history().await
     }
@@ -177,6 +185,12 @@ impl Member {
     /// What it was handed, in order.
     pub(crate) fn kinds(&self) -> Vec<Kind> {
         self.seen.lock().unwrap().iter().map(|message| message.kind).collect()
+    }
+
+    /// What the last message carries, as text.
+    pub(crate) fn last_payload(&self) -> String {
+        let seen = self.seen.lock().unwrap();
+        seen.last().and_then(|message| message.broadcast.payload().as_json()).unwrap_or_default().to_owned()
     }
 
     /// The records that it was handed, as text.

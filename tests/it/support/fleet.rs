@@ -383,6 +383,14 @@ impl Caller {
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
+    /// Deletes at a node: status and answer.
+    pub(crate) async fn delete(&self, node: usize, path: &str) -> (u16, Value) {
+        let response = self.http.delete(format!("{}{path}", self.nodes[node])).send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
     /// Asks a node: status and answer, or `None` if it is not there.
     pub(crate) async fn try_post(&self, node: usize, path: &str, body: Value) -> Option<(u16, Value)> {
         // The same person each time: a send under an id is its author's.

@@ -43,6 +43,11 @@ impl Http {
         self.ask(Method::PATCH, path, &[("content-type", "application/json")], body.to_string()).await
     }
 
+    /// Deletes, without a body and without a word about its type.
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.ask(Method::DELETE, path, &[], "").await
+    }
+
     /// Any request.
     pub(crate) async fn ask(
         &self,

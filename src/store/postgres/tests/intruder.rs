@@ -58,6 +58,10 @@ impl Intruder for Other {
         self.run(&format!("UPDATE sessions SET max_running = {max_running} WHERE id = '{session}'")).await;
     }
 
+    async fn delete(&self, session: &str) {
+        self.run(&format!("DELETE FROM sessions WHERE id = '{session}'")).await;
+    }
+
     async fn change_turn(&self, turn_id: &str, fields: Value) {
         self.run(&format!(
             "UPDATE turns SET row = (row::jsonb || '{fields}')::text WHERE id = '{turn_id}';
