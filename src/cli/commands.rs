@@ -8,7 +8,7 @@ use std::{
 use clap::ArgMatches;
 use tokio::runtime::Runtime;
 
-use super::{Failure, client::Target, health, send, tail, usage};
+use super::{Failure, client::Target, health, send, tail, token, usage};
 use crate::{
     config::{Config, Flags, Loaded},
     server, telemetry,
@@ -22,6 +22,7 @@ pub(super) fn run() -> Result<(), Failure> {
     match matches.subcommand() {
         Some(("migrate", own)) => migrate(load(flags, own)?, own.get_flag("new-history")),
         Some(("check-config", own)) => check_config(&load(flags, own)?),
+        Some(("token", own)) => token::run(&load(flags, own)?.config, own),
         Some(("health", own)) => {
             flags.take(own);
             runtime()?.block_on(health::run(&address(&flags, own)?))

@@ -9,6 +9,7 @@ mod follow;
 mod health;
 mod send;
 mod tail;
+mod token;
 mod usage;
 
 use std::{fmt, process::ExitCode};

@@ -31,6 +31,12 @@ fn command() -> Command {
             Command::new("check-config").about("Show every option and where it comes from").args(config::args()),
         )
         .subcommand(
+            Command::new("token")
+                .about("Make a token to try a server with, signed with its jwt-secret")
+                .args(config::args())
+                .args(token_args()),
+        )
+        .subcommand(
             Command::new("health")
                 .about("Say whether a running server is ready; exit code 0 if it is")
                 .args(config::args())
@@ -61,6 +67,18 @@ fn option(name: &'static str, variable: &'static str, value: &'static str, help:
 
 fn url() -> Arg {
     option("url", "REJOIN_URL", "URL", "Where the server is [default: this machine, at the port of listen]")
+}
+
+fn token_args() -> [Arg; 4] {
+    let arg = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help).value_parser(NonEmptyStringValueParser::new())
+    };
+    [
+        arg("sub", "ID", "The user's id [default: dev]"),
+        arg("name", "NAME", "The name to show [default: the id]"),
+        arg("topics", "JSON", "What may be done where [default: {\"*\":\"admin\"}]"),
+        arg("ttl", "DURATION", "How long it counts [default: 1h]"),
+    ]
 }
 
 fn client_args() -> [Arg; 4] {

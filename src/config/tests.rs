@@ -228,7 +228,6 @@ fn what_is_refused_names_the_key_its_source_and_what_is_accepted() {
             "",
             "bus: \"kafka\" (from --bus) is not accepted: give local, postgres or nats://host:4222",
         ),
-        (&["--auth=jwt"], &[], "", "auth: \"jwt\" (from --auth) is not accepted: give none"),
         (&["--log-format=xml"], &[], "", "log-format: \"xml\" (from --log-format) is not accepted: give text or json"),
         (
             &["--max-queue=-1"],

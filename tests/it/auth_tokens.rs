@@ -13,6 +13,7 @@ use crate::support::{
     http::Http,
     jwt::{Issuer, SECRET, claims, hmac_with, hs256, key_set, now, signed_part},
     poll::Poller,
+    script::Script,
     server::TestServer,
     ws::TestClient,
 };
@@ -233,10 +234,10 @@ async fn without_a_token_nobody_is_let_in_and_everybody_is_told_how() {
     }
 }
 
-/// A server that asks for tokens of the shared secret alone.
-async fn guarded() -> TestServer {
+/// A server that asks for tokens of the shared secret alone, and its agent.
+async fn guarded() -> (TestServer, Script) {
     let auth = Auth::Jwt(Box::new(Options { secret: Some(SharedSecret::new(SECRET)), ..Options::default() }));
-    Box::pin(TestServer::start_with(|config| config.auth = auth)).await.0
+    Box::pin(TestServer::start_with(|config| config.auth = auth)).await
 }
 
 /// A token of `sub` for these topics that counts for so many seconds.
@@ -259,7 +260,7 @@ async fn join(client: &mut TestClient, topic: &str) {
 
 #[tokio::test]
 async fn an_expired_token_ends_the_connection_and_a_renewed_one_does_not() {
-    let server = guarded().await;
+    let (server, _script) = guarded().await;
     let topics = || json!({"room:*": "write"});
     let mut ends = enter(&server, &lasting("u1", topics(), 2)).await;
     let mut stays = enter(&server, &lasting("u2", topics(), 2)).await;
@@ -276,7 +277,7 @@ async fn an_expired_token_ends_the_connection_and_a_renewed_one_does_not() {
 
 #[tokio::test]
 async fn a_token_of_another_user_or_a_bad_one_is_refused_and_the_old_one_stays() {
-    let server = guarded().await;
+    let (server, _script) = guarded().await;
     let mut client = enter(&server, &lasting("u1", json!({"room:*": "write"}), 3_600)).await;
     join(&mut client, "room:a").await;
     for token in [lasting("u2", json!({"*": "admin"}), 3_600), "abc".to_owned(), lasting("u1", json!({}), -1)] {
@@ -291,7 +292,7 @@ async fn a_token_of_another_user_or_a_bad_one_is_refused_and_the_old_one_stays()
 
 #[tokio::test]
 async fn a_renewal_with_fewer_rights_ends_what_it_does_not_open_any_more() {
-    let server = guarded().await;
+    let (server, _script) = guarded().await;
     let mut client = enter(&server, &lasting("u1", json!({"room:*": "write"}), 3_600)).await;
     join(&mut client, "room:a").await;
     join(&mut client, "room:b").await;
@@ -307,16 +308,20 @@ async fn a_renewal_with_fewer_rights_ends_what_it_does_not_open_any_more() {
 
 #[tokio::test]
 async fn i15_a_turn_goes_on_when_the_token_of_who_asked_runs_out() {
-    let server = guarded().await;
+    let (server, mut script) = guarded().await;
     let asks = json!({"session:*": "write"});
     let mut client = enter(&server, &lasting("u1", asks.clone(), 2)).await;
     join(&mut client, "session:s").await;
-    let words = json!({ "text": "word ".repeat(200) });
-    let reference = client.push("session:s", "send", words).await;
+    let reference = client.push("session:s", "send", json!({ "text": "hello" })).await;
     let turn = client.assert_reply(&reference, "ok").await["turn_id"].clone();
+    let running = script.turn().await;
+    running.say("before ").await;
     assert_eq!(client.close_code().await, 1008);
+    running.say("and after").await;
+    running.done().await;
     let token = lasting("u1", asks, 3_600);
     let url = server.http(&format!("/socket/websocket?vsn=2.0.0&token={token}")).replace("http://", "ws://");
     let mut back = crate::support::client::SessionClient::join(&url, "s").await;
     assert_eq!(back.end_of(&turn).await, "completed");
+    assert_eq!(back.answer_of(&turn).as_deref(), Some("before and after"));
 }
