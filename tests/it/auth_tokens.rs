@@ -13,6 +13,7 @@ use crate::support::{
     http::Http,
     jwt::{Issuer, SECRET, claims, hmac_with, hs256, key_set, now, signed_part},
     poll::Poller,
+    process,
     script::Script,
     server::TestServer,
     ws::TestClient,
@@ -324,4 +325,30 @@ async fn i15_a_turn_goes_on_when_the_token_of_who_asked_runs_out() {
     let mut back = crate::support::client::SessionClient::join(&url, "s").await;
     assert_eq!(back.end_of(&turn).await, "completed");
     assert_eq!(back.answer_of(&turn).as_deref(), Some("before and after"));
+}
+
+#[tokio::test]
+async fn a_minted_token_opens_a_server_with_the_same_secret() {
+    let (server, _script) = guarded().await;
+    let folder = TempDir::new().unwrap();
+    let mint = async |args: &[&str]| {
+        let mut command = process::command(folder.path());
+        command.arg("token").args(args);
+        process::run(command).await
+    };
+    let (status, token, _) = mint(&["--auth=jwt", "--jwt-secret", SECRET, "--sub", "u9"]).await;
+    assert!(status.success());
+    let bearer = format!("Bearer {}", token.trim());
+    let http = Http::new(&server.http("/"));
+    let answer = http.ask(reqwest::Method::GET, "/api/nodes", &[("authorization", &bearer)], "").await;
+    assert_eq!(answer.status, 200, "an admin unless something else is asked for: {answer:?}");
+    for (args, word) in [
+        (&["--sub", "u9"][..], "set auth to jwt"),
+        (&["--auth=jwt", "--jwt-secret", SECRET, "--topics", "all"], "--topics is no JSON"),
+        (&["--auth=jwt", "--jwt-secret", SECRET, "--ttl", "soon"], "--ttl: give a number"),
+        (&["--auth=jwt", "--jwt-secret", SECRET, "--sub", "agent:x"], "reserved"),
+    ] {
+        let (status, _, complaint) = mint(args).await;
+        assert!(status.code() == Some(2) && complaint.contains(word), "{complaint}");
+    }
 }
