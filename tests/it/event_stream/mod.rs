@@ -127,8 +127,10 @@ async fn who_only_listens_is_not_shown_and_is_shown_nobody() {
     script.turn().await.done().await;
     // Anything but `events` fails here.
     listener.until("the end", |view| view.ended.len() == 1).await;
-    let all = serde_json::to_string(&[&ada.presence, &ben.presence]).unwrap();
-    assert!(all.contains("ben") && !all.contains("eve"), "{all}");
+    let shown = |client: &SessionClient| serde_json::to_string(&client.presence).unwrap();
+    ada.until("ben is shown", |ada| shown(ada).contains("ben")).await;
+    let all = shown(&ada) + &shown(&ben);
+    assert!(!all.contains("eve"), "{all}");
     server.stop().await;
 }
 
