@@ -104,9 +104,9 @@ async fn case_12_l11_a_standby_without_the_last_second_ends_what_was_shown_of_it
     let pair = Pair::start().await;
     let mut cluster = Fleet::start_on(pair.primary.clone(), Plan::patient(3)).await;
     let (recorders, turn) = followed(&cluster).await;
+    let kept = recorders[0].now().answer(&turn);
     pair.catches_up().await;
     pair.part();
-    let kept = recorders[0].now().answer(&turn);
     // A life of a node, a session with a turn, a message and a turn: the standby hears of none of them.
     cluster.signal(2, "TERM").await;
     cluster.take(2).ended().await;
