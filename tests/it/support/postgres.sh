@@ -29,6 +29,7 @@ $as env $variables "$bin/postgres" -D "$folder/data" -k "$folder" -p "$port" -c 
 server=$!
 touch "$folder/ready"
 cat <&3 >/dev/null
-kill -QUIT $server
+# It may have been ended before; then its number is somebody else's.
+[ -f "$folder/data/postmaster.pid" ] && kill -QUIT $server
 wait $server
 rm -rf "$folder"
