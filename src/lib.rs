@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod ids;
 pub mod measure;
+pub mod outbound;
 pub mod shutdown;
 pub mod telemetry;
 

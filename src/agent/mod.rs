@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub use self::{
-    client::{is_loopback, parse_base_url, parse_url},
+    client::{parse_base_url, parse_url},
     echo::Echo,
     http::Http,
     openai::OpenAi,

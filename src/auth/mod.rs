@@ -24,7 +24,7 @@ pub use self::{
     key::{Key, KeySet, SharedSecret},
     mint::{NewToken, mint},
     refused::Refused,
-    source::{Source, is_loopback, read_file},
+    source::{Source, read_file},
     verifier::{Options, Presented, Verifier},
 };
 use crate::{ids, model::Person};

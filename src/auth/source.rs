@@ -5,9 +5,10 @@
 
 use std::{fmt, io::Read as _, path::PathBuf, time::Duration};
 
-use reqwest::{Client, Url, redirect};
+use reqwest::{Url, redirect};
 
 use super::KeySet;
+use crate::outbound::{self, root_cause};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -75,10 +76,7 @@ fn too_large() -> String {
 
 async fn fetch(url: &Url) -> Result<String, String> {
     let unreachable = |error: reqwest::Error| format!("it cannot be fetched ({})", root_cause(&error));
-    let mut builder = Client::builder().redirect(redirect::Policy::none());
-    if is_loopback(url) {
-        builder = builder.no_proxy();
-    }
+    let builder = outbound::client(url).redirect(redirect::Policy::none());
     let client = builder.user_agent(concat!("rejoin/", env!("CARGO_PKG_VERSION"))).build().map_err(unreachable)?;
     let mut response = client.get(url.clone()).send().await.map_err(unreachable)?;
     if response.status().is_redirection() {
@@ -95,22 +93,6 @@ async fn fetch(url: &Url) -> Result<String, String> {
         }
     }
     String::from_utf8(body).map_err(|_| "it is not UTF-8".to_owned())
-}
-
-/// What lies at the bottom of an error, which does not repeat the address.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-/// Whether an address is on this machine.
-pub fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::agent::is_loopback;
+use crate::outbound::{self, root_cause};
 
 /// How long a connection or an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,11 +87,7 @@ impl Target {
     /// Upgrades a request to a connection. The HTTP client does it, so that `https` and proxies work as they do there.
     async fn open(&self) -> Result<Upgraded, Error> {
         let key = generate_key();
-        let mut builder = reqwest::Client::builder().http1_only();
-        if is_loopback(&self.socket) {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| self.unreachable(&error))?;
+        let client = outbound::client(&self.socket).http1_only().build().map_err(|error| self.unreachable(&error))?;
         let request = client
             .get(self.socket.clone())
             .header(header::CONNECTION, "Upgrade")
@@ -118,15 +114,6 @@ impl Target {
     fn unreachable(&self, error: &reqwest::Error) -> Error {
         Error::Unreachable { url: self.shown.clone(), cause: root_cause(error) }
     }
-}
-
-/// What is at the bottom of an error, without the URL that the layers above repeat.
-pub(super) fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 /// What the server says on the topic after the join.

@@ -6,8 +6,8 @@ use std::{io::Write, time::Duration};
 
 use reqwest::{StatusCode, Url};
 
-use super::{Failure, client::root_cause};
-use crate::agent::is_loopback;
+use super::Failure;
+use crate::outbound::{self, root_cause};
 
 /// Less than the time that a container's engine gives a check.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -32,11 +32,10 @@ pub(super) async fn run(server: &str) -> Result<(), Failure> {
 }
 
 async fn ask(url: Url) -> Result<(StatusCode, String), String> {
-    let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    if is_loopback(&url) {
-        builder = builder.no_proxy();
-    }
-    let client = builder.build().map_err(|error| error.to_string())?;
+    let client = outbound::client(&url)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| error.to_string())?;
     let mut response = client.get(url).send().await.map_err(|error| root_cause(&error))?;
     let mut said = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| root_cause(&error))? {

@@ -7,6 +7,7 @@ use super::{Auth, Error, Reader, values};
 use crate::{
     auth::{self, KeySet, SharedSecret, Source},
     config::Opt,
+    outbound,
 };
 
 /// The options that mean nothing without tokens.
@@ -75,7 +76,7 @@ impl Reader<'_> {
         }
         if let Some(Source::Url(url)) = &options.keys
             && url.scheme() == "http"
-            && !auth::is_loopback(url)
+            && !outbound::is_loopback(url)
         {
             let text = "jwks-url is not https: whoever sits on the way can put in keys of their own";
             doubts.push(text.to_owned());

@@ -25,7 +25,7 @@ pub use self::{
 use self::{sources::Sources, values::Parsed};
 use crate::{
     agent::{self, Secret, Spec, http, openai},
-    auth, telemetry,
+    auth, outbound, telemetry,
 };
 
 /// How nodes tell each other of events.
@@ -189,7 +189,7 @@ fn is_postgres(sources: &Sources) -> bool {
 fn unsigned(agents: &BTreeMap<String, Spec>) -> impl Iterator<Item = String> {
     agents.iter().filter_map(|(name, spec)| {
         let Spec::Http(options) = spec else { return None };
-        let is_near = agent::parse_url(&options.url).as_ref().is_some_and(agent::is_loopback);
+        let is_near = agent::parse_url(&options.url).as_ref().is_some_and(outbound::is_loopback);
         let open = options.secret.is_none() && !is_near;
         open.then(|| {
             format!(
