@@ -83,7 +83,12 @@ impl Connection {
         self.renewed.store(true, Ordering::Release);
     }
 
-    /// Whether it was renewed since this was asked last.
+    /// Whether it was renewed since that was looked at last.
+    pub fn is_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Acquire)
+    }
+
+    /// The same, and looks at it.
     pub fn take_renewed(&self) -> bool {
         self.renewed.swap(false, Ordering::AcqRel)
     }

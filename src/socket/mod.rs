@@ -63,6 +63,11 @@ impl Socket {
         self.connection.identity()
     }
 
+    /// Whether [`Socket::review`] has something to do.
+    pub fn is_due_for_review(&self) -> bool {
+        self.connection.is_renewed() || self.identity().has_expired()
+    }
+
     /// Looks whether the connection may still do what it does: closes one whose time is over, and after a renewal ends
     /// the channels that may not be read any more; their clients join again, and are refused.
     pub fn review(&self) {

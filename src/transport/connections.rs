@@ -156,7 +156,8 @@ impl Connections {
     /// channels end that a renewed token does not open any more. Turns go on.
     pub async fn review(self, every: Duration, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            let sockets: Vec<Arc<Socket>> = self.inner.sockets().values().cloned().collect();
+            let due = |socket: &&Arc<Socket>| socket.is_due_for_review();
+            let sockets: Vec<Arc<Socket>> = self.inner.sockets().values().filter(due).cloned().collect();
             for socket in sockets {
                 socket.review();
             }
