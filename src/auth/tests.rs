@@ -17,3 +17,5 @@ fn ids_that_would_break_a_presence_map_are_refused() {
     }
     assert!(Identity::open(Some("ünï"), Some("Ada L.")).is_ok());
 }
+
+mod keys;

@@ -30,6 +30,20 @@ pub struct Options {
     pub audience: Option<String>,
 }
 
+impl Options {
+    /// The keys as they are published at this moment, and where; none where there is no such place.
+    ///
+    /// # Errors
+    /// What is wrong with the place, in one line that names it.
+    pub async fn published(&self) -> Option<Result<(KeySet, String), String>> {
+        let source = self.keys.as_ref()?;
+        Some(match source.load().await {
+            Ok(set) => Ok((set, source.to_string())),
+            Err(problem) => Err(format!("{source}: {problem}")),
+        })
+    }
+}
+
 /// Says for whom a client speaks. Clones share the keys.
 #[derive(Clone)]
 pub struct Verifier {

@@ -66,6 +66,7 @@ pub(super) enum Item {
     Out(Arc<Published>),
     Leave { reference: Ref },
     Closed,
+    Revoked,
     End(Control),
 }
 
@@ -177,10 +178,12 @@ impl Cell {
         let _ = self.put(Item::Closed, false);
     }
 
-    /// Ends the channel with an error, after what it was asked before: its client joins again, or is refused.
-    pub fn restart(self: &Arc<Self>) {
+    /// Ends the channel because the connection may not read it any more: nothing is shown from here on, and the client
+    /// is told why after what it had asked before.
+    pub fn revoke(self: &Arc<Self>) {
+        self.gate().close();
         // An ended channel needs no telling.
-        let _ = self.put(Item::End(Control::Restart), false);
+        let _ = self.put(Item::Revoked, false);
     }
 
     /// Ends the channel at once: the same topic is joined again.
@@ -302,7 +305,7 @@ impl Cell {
                     self.answer(&Ref::NULL, &reference, &Reply::unmatched_topic());
                 }
                 Item::Leave { reference } => self.answer(&self.stored, &reference, &Reply::ok(Payload::empty())),
-                Item::Out(_) | Item::Closed | Item::End(_) => {}
+                Item::Out(_) | Item::Closed | Item::Revoked | Item::End(_) => {}
             }
         }
         self.ended.notify_waiters();

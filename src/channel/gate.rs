@@ -177,7 +177,11 @@ impl Gate {
     /// The join was answered: lets pass what was held. To be called once. Changes of who is there wait for
     /// [`Gate::refreshed`], so that the state that a channel pushes after its join comes before them.
     pub(super) fn open(&mut self, cursor: Option<Cursor>, emit: &mut dyn FnMut(&Arc<Published>) -> bool) -> Effect {
-        let Phase::Joining(held) = std::mem::replace(&mut self.phase, Phase::Open) else { return Effect::Nothing };
+        let Phase::Joining(held) = std::mem::replace(&mut self.phase, Phase::Open) else {
+            // Closed meanwhile, and so it stays.
+            self.phase = Phase::Closed;
+            return Effect::Nothing;
+        };
         self.log = match cursor {
             None => Log::None,
             Some(Cursor { position, complete: true, .. }) if !held.overflowed => Log::Live { position },

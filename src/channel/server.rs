@@ -15,6 +15,7 @@ use super::{
     gate::{Need, Paged},
 };
 use crate::{
+    auth::Access,
     protocol::{
         Payload, Ref, Reply,
         codes::{event, protocol_reason, reason},
@@ -41,6 +42,8 @@ enum End {
     Stopped,
     Crashed,
     Restarted,
+    /// The connection's identity may not read the topic any more.
+    Revoked,
     Replaced,
 }
 
@@ -105,6 +108,10 @@ impl Server {
         let answer = bounded(limit, trace.run(self.channel.join(&mut self.cx, params))).await;
         self.cell.connection().outbox().room().await;
         match answer {
+            // The token may have been renewed, or have run out, meanwhile.
+            Outcome::Done(Ok(_)) if self.cx.identity().access(self.cell.name()) < Access::Read => {
+                Err(Reply::refuse(reason::UNAUTHORIZED, "this token does not open this topic any more"))
+            }
             Outcome::Done(Ok(joined)) => Ok(joined),
             Outcome::Done(Err(Refusal(response))) => Err(Reply::error(response)),
             Outcome::Late | Outcome::Killed => {
@@ -191,6 +198,7 @@ impl Server {
             Item::Out(message) => self.handle_out(&message).await,
             Item::Leave { reference } => Some(leave(&self.cell, self.cx.deadline(), reference).await),
             Item::Closed => Some(End::Closed),
+            Item::Revoked => Some(End::Revoked),
             Item::End(Control::Close | Control::Deleted(_)) => Some(End::Stopped),
             Item::End(Control::Restart) => Some(End::Restarted),
         }
@@ -385,6 +393,10 @@ impl Server {
             End::Restarted => {
                 broken(protocol_reason::CHANNEL_RESTART);
                 Leave::Restarted
+            }
+            End::Revoked => {
+                broken(reason::UNAUTHORIZED);
+                Leave::Stopped
             }
             End::Closed => Leave::Closed,
             End::Replaced => {

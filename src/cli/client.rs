@@ -38,7 +38,9 @@ pub(super) enum Error {
     Handshake { url: String, status: StatusCode, advice: &'static str },
     #[error("the connection was lost: check the server and repeat the command")]
     Lost,
-    #[error("the server closed the connection ({code} {reason}): the request is beyond what it allows")]
+    #[error(
+        "the server closed the connection ({code} {reason}): stay within what it allows, and bring a token that is valid"
+    )]
     Closed { code: u16, reason: String },
     #[error("the server refused: {reason}{message}")]
     Refused { reason: String, message: String },

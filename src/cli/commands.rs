@@ -10,7 +10,8 @@ use tokio::runtime::Runtime;
 
 use super::{Failure, client::Target, health, send, tail, token, usage};
 use crate::{
-    config::{Config, Flags, Loaded},
+    auth,
+    config::{Auth, Config, Flags, Loaded},
     server, telemetry,
 };
 
@@ -65,10 +66,32 @@ fn check_config(loaded: &Loaded) -> Result<(), Failure> {
         let value = option.value.as_deref().map_or_else(|| "(not set)".to_owned(), |value| format!("{value:?}"));
         writeln!(out, "{} = {value}  # {}", option.key, option.source).map_err(Failure::caused)?;
     }
-    for warning in &loaded.warnings {
+    let mut doubts = Vec::new();
+    if let Auth::Jwt(options) = &loaded.config.auth {
+        doubts = show_keys(&mut out, options)?;
+    }
+    for warning in loaded.warnings.iter().chain(&doubts) {
         eprintln!("warning: {warning}");
     }
     Ok(())
+}
+
+/// Writes what tokens are checked with, and never a secret. What is wrong with it.
+fn show_keys(out: &mut impl Write, options: &auth::Options) -> Result<Vec<String>, Failure> {
+    if options.secret.is_some() {
+        writeln!(out, "key (shared secret) = \"HS256\"  # jwt-secret").map_err(Failure::caused)?;
+    }
+    match runtime()?.block_on(options.published()) {
+        None => Ok(Vec::new()),
+        Some(Err(problem)) => Ok(vec![problem]),
+        Some(Ok((set, source))) => {
+            for key in set.keys() {
+                let id = key.id().map_or_else(|| "(without kid)".to_owned(), |id| format!("{id:?}"));
+                writeln!(out, "key {id} = {:?}  # {source}", key.algorithms()).map_err(Failure::caused)?;
+            }
+            Ok(set.left_out().iter().map(|left_out| format!("{source}: {left_out}")).collect())
+        }
+    }
 }
 
 fn start_logs(loaded: &Loaded) -> Result<(), Failure> {

@@ -76,7 +76,7 @@ impl Socket {
             self.outbox().close(close::POLICY, "the token has expired");
         } else if self.connection.take_renewed() {
             let unreadable = |cell: &&Arc<Cell>| !cell.has_ended() && identity.access(cell.name()) < Access::Read;
-            self.cells().iter().filter(unreadable).for_each(Cell::restart);
+            self.cells().iter().filter(unreadable).for_each(Cell::revoke);
         }
     }
 

@@ -11,8 +11,9 @@ use axum::http::{
 use super::{Admission, ConnectInfo, Params, Refused, State};
 use crate::protocol::Serializer;
 
-/// Whether the page that asks may.
-pub(super) fn check_page(state: &State, headers: &HeaderMap) -> Result<(), Refused> {
+/// Whether the page that asks may. A browser names the origin of every page that opens a WebSocket, but not of one that
+/// sends a plain request to the host that it came from: where `always`, the host is looked at without one too.
+pub(super) fn check_page(state: &State, headers: &HeaderMap, always: bool) -> Result<(), Refused> {
     // A header that is no text counts as one that cannot be understood.
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
     let (origin, host, options) = (text(ORIGIN), text(HOST), state.options());
@@ -20,7 +21,7 @@ pub(super) fn check_page(state: &State, headers: &HeaderMap) -> Result<(), Refus
         tracing::warn!(origin, "a page may not connect: add its origin to allowed-origins");
         return Err(Refused::default());
     }
-    if options.loopback && origin.is_some() && !options.origins.may_be_called(host) {
+    if options.loopback && (always || origin.is_some()) && !options.origins.may_be_called(host) {
         tracing::warn!(host, "a page may not connect by this name: add it to allowed-origins");
         return Err(Refused::default());
     }

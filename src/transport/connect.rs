@@ -7,7 +7,10 @@ use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 use axum::{
     extract::{self, RawPathParams, Request},
-    http::{HeaderMap, StatusCode, Uri, header::USER_AGENT},
+    http::{
+        HeaderMap, HeaderValue, StatusCode, Uri,
+        header::{RETRY_AFTER, USER_AGENT},
+    },
     response::{IntoResponse, Response},
 };
 use futures::future::BoxFuture;
@@ -210,7 +213,12 @@ impl From<BadParams> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        if self.body.is_empty() { self.status.into_response() } else { (self.status, self.body).into_response() }
+        let mut response =
+            if self.body.is_empty() { self.status.into_response() } else { (self.status, self.body).into_response() };
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
     }
 }
 

@@ -11,10 +11,9 @@ use tempfile::TempDir;
 use crate::support::{
     form::Version,
     http::Http,
-    jwt::{Issuer, SECRET, claims, hmac_with, hs256, key_set, now, signed_part},
+    jwt::{Issuer, SECRET, claims, guarded, hmac_with, hs256, key_set, now, signed_part},
     poll::Poller,
     process,
-    script::Script,
     server::TestServer,
     ws::TestClient,
 };
@@ -235,12 +234,6 @@ async fn without_a_token_nobody_is_let_in_and_everybody_is_told_how() {
     }
 }
 
-/// A server that asks for tokens of the shared secret alone, and its agent.
-async fn guarded() -> (TestServer, Script) {
-    let auth = Auth::Jwt(Box::new(Options { secret: Some(SharedSecret::new(SECRET)), ..Options::default() }));
-    Box::pin(TestServer::start_with(|config| config.auth = auth)).await
-}
-
 /// A token of `sub` for these topics that counts for so many seconds.
 fn lasting(sub: &str, topics: Value, seconds: i64) -> String {
     let mut all = claims(sub, topics);
@@ -300,7 +293,7 @@ async fn a_renewal_with_fewer_rights_ends_what_it_does_not_open_any_more() {
     let fewer = json!({ "token": lasting("u1", json!({"room:a": "read"}), 3_600) });
     let reference = client.push("room:a", "access_token", fewer).await;
     client.assert_reply(&reference, "ok").await;
-    client.assert_push("room:b", "phx_error").await;
+    assert_eq!(client.assert_push("room:b", "phx_error").await, json!({ "reason": "unauthorized" }));
     let reference = client.push("room:b", "phx_join", json!({})).await;
     assert_eq!(client.assert_reply(&reference, "error").await["reason"], "unauthorized");
     let reference = client.push("room:a", "shout", json!({})).await;
@@ -351,4 +344,67 @@ async fn a_minted_token_opens_a_server_with_the_same_secret() {
         let (status, _, complaint) = mint(args).await;
         assert!(status.code() == Some(2) && complaint.contains(word), "{complaint}");
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_keys_cannot_be_read_says_so_and_lets_nobody_in() {
+    // Nobody listens there.
+    let url = format!("http://{}/keys", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let keys = Some(Source::Url(url.parse().unwrap()));
+    let auth = Auth::Jwt(Box::new(Options { keys, ..Options::default() }));
+    let (server, _script) = Box::pin(TestServer::start_with(|config| config.auth = auth)).await;
+    let http = Http::new(&server.http("/"));
+    let ready = http.get("/readyz").await;
+    let state: Value = serde_json::from_str(&ready.body).unwrap();
+    assert_eq!((ready.status, &state["ready"]), (503, &json!(false)), "{state}");
+    assert!(state["keys"].as_str().unwrap().starts_with(&format!("{url}: it cannot be fetched")), "{state}");
+    let token = Issuer::p256("k1").token("ES256", &sound(&json!({})));
+    http.get(&format!("/api/sessions?token={token}")).await.refuses(503, "unavailable");
+    let socket = http.get(&format!("/socket/websocket?vsn=2.0.0&token={token}")).await;
+    assert_eq!((socket.status, socket.retry_after), (503, Some(5)), "it is not the token's fault: {socket:?}");
+    let polled = http.get(&format!("/socket/longpoll?vsn=2.0.0&token={token}")).await;
+    assert_eq!((polled.status, polled.body.as_str()), (503, r#"{"status":500}"#));
+    http.get("/api/sessions").await.refuses(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn the_command_line_brings_a_token_and_tells_which_keys_there_are() {
+    let (server, mut script) = guarded().await;
+    let folder = TempDir::new().unwrap();
+    let run = async |args: &[&str], token: &str| {
+        let mut command = process::command(folder.path());
+        command.args(args).args(["--url", &server.http(""), "--token", token]);
+        Box::pin(process::run(command)).await
+    };
+    let token = lasting("u1", json!({"session:*": "write"}), 3_600);
+    let answer = async {
+        let turn = script.turn().await;
+        turn.say("hello").await;
+        turn.done().await;
+    };
+    let ((status, said, complaint), ()) = tokio::join!(run(&["send", "s", "hi"], &token), answer);
+    assert!(status.success() && said == "hello\n", "{said} {complaint}");
+    let (status, _, complaint) = run(&["tail", "session:s"], &lasting("u1", json!({}), 3_600)).await;
+    assert!(status.code() == Some(1) && complaint.contains("unauthorized"), "{complaint}");
+    let (_, _, complaint) = run(&["tail", "session:s"], &lasting("u1", json!({}), -5)).await;
+    assert!(complaint.contains("403") && complaint.contains("check --token"), "{complaint}");
+
+    let (one, two) = (Issuer::rsa("r1"), Issuer::ed25519("d1"));
+    let mut set: Value = serde_json::from_str(&key_set(&[&one, &two])).unwrap();
+    set["keys"].as_array_mut().unwrap().push(json!({"kty": "oct", "k": "c2VjcmV0", "kid": "h1"}));
+    std::fs::write(folder.path().join("keys.json"), set.to_string()).unwrap();
+    let mut command = process::command(folder.path());
+    command.args(["check-config", "--auth=jwt", "--jwks-file=keys.json", "--jwt-secret", SECRET]);
+    let (status, shown, doubts) = process::run(command).await;
+    assert!(status.success());
+    for line in [
+        "jwt-secret = \"***\"  # --jwt-secret",
+        "key (shared secret) = \"HS256\"  # jwt-secret",
+        "key \"r1\" = \"RS256 RS384 RS512 PS256 PS384 PS512\"  # keys.json",
+        "key \"d1\" = \"EdDSA\"  # keys.json",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+    assert!(doubts.contains("keys.json: key 3 of the set is left out: a shared secret is not published"), "{doubts}");
+    assert!(!shown.contains(SECRET) && !doubts.contains("c2VjcmV0"));
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,6 +12,7 @@ use crate::support::{
     backend::{Backend, Language, SECRET},
     client::SessionClient,
     form::Version,
+    jwt,
     nats::NatsServer,
     poll::Poller,
     process::{Process, command},
@@ -115,4 +117,53 @@ async fn lines_name_session_turn_and_node_and_hold_neither_texts_nor_tokens() {
     assert_eq!(leak, None, "a line holds what nobody may read there");
     let hex: String = MARKER.bytes().map(|byte| format!("{byte:02x}")).collect();
     assert!(!text.to_lowercase().contains(&hex), "a line holds it in hexadecimal");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_part_of_a_token_is_logged_wherever_it_comes_from_and_whatever_becomes_of_it() {
+    let folder = TempDir::new().unwrap();
+    let server = server(&folder, &["--auth", "jwt", "--jwt-secret", jwt::SECRET]).await;
+    let rights = || json!({"session:*": "write", "sessions": "read"});
+    let mut used = Vec::new();
+    let mut token = |sub: &str, topics: Value| {
+        used.push(jwt::token(sub, topics));
+        used.last().unwrap().clone()
+    };
+    let at = |path: &str| server.http(path);
+    let socket = at("/socket/websocket?vsn=2.0.0").replace("http://", "ws://");
+    let mut ada = SessionClient::join(&format!("{socket}&token={}", token("ada", rights())), "plans").await;
+    ada.ok("access_token", json!({ "token": token("ada", json!({"session:plans": "write"})) })).await;
+    for refused in [token("ben", rights()), format!("{}x", token("ada", rights()))] {
+        assert_eq!(ada.refused("access_token", json!({ "token": refused })).await, "unauthorized");
+    }
+    let mut request = socket.clone().into_client_request().unwrap();
+    let protocol = format!("phoenix, base64url.bearer.phx.{}", BASE64URL.encode(token("eve", rights())));
+    request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    drop(TestClient::connect(request).await);
+    let polled = format!("{}&token={}", at("/socket/longpoll?vsn=2.0.0"), token("eve", rights()));
+    drop(within("a session", Box::pin(Poller::open(&polled, Version::V2))).await.unwrap());
+    for (token, status) in
+        [(token("eve", rights()), 200), (token("eve", json!({})), 403), (token("agent:x", rights()), 401)]
+    {
+        let asked = Client::new().get(at("/api/sessions/plans")).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(asked.status().as_u16(), status);
+        let asked = Client::new().get(at(&format!("/api/sessions/plans?token={token}"))).send().await.unwrap();
+        assert_eq!(asked.status().as_u16(), status);
+        let url = at(&format!("/api/sessions/plans/events?token={token}"));
+        let asked = Client::new().get(url).header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(asked.status().as_u16(), status);
+        let url = at(&format!("/socket/websocket?vsn=2.0.0&token={token}"));
+        Client::new().get(url).send().await.unwrap();
+    }
+    let (text, lines) = lines(&folder, server).await;
+    assert!(lines.iter().any(|line| line["why"] == "claims"), "refusals are logged, and why");
+    for token in used {
+        let parts = token.split('.').skip(1);
+        for part in parts {
+            let encoded = BASE64URL.encode(part);
+            let leak = text.lines().find(|line| line.contains(part) || line.contains(&encoded[..20]));
+            assert_eq!(leak, None, "a line holds a part of a token");
+        }
+    }
+    assert!(!text.contains(jwt::SECRET));
 }

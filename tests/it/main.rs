@@ -13,6 +13,7 @@ mod agent_echo;
 mod agent_http;
 mod agent_http_backends;
 mod agent_openai;
+mod auth_rights;
 mod auth_tokens;
 mod bad_input;
 mod bad_streams;

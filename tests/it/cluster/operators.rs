@@ -101,3 +101,35 @@ async fn a_broadcast_over_http_reaches_all_nodes() {
         assert_eq!(*payload, json!({ "n": 1 }));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_disconnected_from_every_node_and_told_when_one_cannot_be_reached() {
+    let cluster = Fleet::start(Plan::patient(3)).await;
+    let mut theirs = Vec::new();
+    for node in 0..3 {
+        let mut client = TestClient::connect(cluster.ws(node, "eve")).await;
+        client.join("room:lobby", json!({})).await;
+        theirs.push(client);
+    }
+    let mut other = TestClient::connect(cluster.ws(2, "ada")).await;
+    other.join("room:lobby", json!({})).await;
+    let answer = cluster.caller().post_to(0, "/api/disconnect", json!({ "user_id": "eve" })).await;
+    assert_eq!(answer, (200, json!({ "disconnected": 1 })));
+    for client in &mut theirs {
+        assert_eq!(within("the connection to be closed", client.close_code()).await, 1001);
+    }
+    let reference = other.push("room:lobby", "shout", json!({})).await;
+    other.assert_reply(&reference, "ok").await;
+
+    cluster.lose_bus(0, true);
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        let (status, answer) = cluster.caller().post_to(0, "/api/disconnect", json!({ "user_id": "eve" })).await;
+        if status == 503 {
+            assert_eq!(answer["code"], "unavailable", "{answer}");
+            break;
+        }
+        assert!(Instant::now() < limit, "a node without its bus says that it told the others: {answer}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -9,8 +9,14 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use rejoin::clock;
+use rejoin::{
+    auth::{Options, SharedSecret},
+    clock,
+    config::Auth,
+};
 use serde_json::{Value, json};
+
+use super::{script::Script, server::TestServer};
 
 /// A secret of the length that is asked for.
 pub(crate) const SECRET: &str = "a secret of tests, thirty-two bytes or more";
@@ -132,4 +138,16 @@ pub(crate) fn now() -> i64 {
 /// What a token for an hour says.
 pub(crate) fn claims(sub: &str, topics: Value) -> Value {
     json!({"sub": sub, "name": sub.to_uppercase(), "exp": now() + 3_600, "topics": topics})
+}
+
+/// A token of the secret of tests for an hour.
+pub(crate) fn token(sub: &str, topics: Value) -> String {
+    hs256(&claims(sub, topics))
+}
+
+/// A server that asks for tokens of the secret of tests, and its agent.
+pub(crate) async fn guarded() -> (TestServer, Script) {
+    let secret = Some(SharedSecret::new(SECRET));
+    let auth = Auth::Jwt(Box::new(Options { secret, ..Options::default() }));
+    Box::pin(TestServer::start_with(|config| config.auth = auth)).await
 }
