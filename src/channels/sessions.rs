@@ -14,7 +14,7 @@ use crate::{
     auth::{Access, Identity},
     channel::{Channel, Context, Cursor, Joined, Next, Page, Refusal, ReplayError},
     protocol::{Payload, Reply},
-    session::{Changes, Error, Sessions, Summary, Watched, lenient_fields, topic_of},
+    session::{Changes, Error, Sessions, Summary, TOPIC_PREFIX, Watched, lenient_fields, topic_of},
 };
 
 /// What all channels of the list share. Cheap to clone.
@@ -73,7 +73,10 @@ impl ListChannel {
             return Err(Error::Unauthorized("this token does not open the list of sessions"));
         }
         self.prefix = join_params(params)?.prefix.unwrap_or_default();
-        self.list.sessions.watch(&self.prefix, |session| may_read(&identity, &topic_of(session))).await
+        // What may not be read is not even looked for, as far as the token says where it is.
+        let topics = identity.narrow(&topic_of(&self.prefix));
+        let prefix = topics.as_deref().and_then(|topic| topic.strip_prefix(TOPIC_PREFIX));
+        self.list.sessions.watch(prefix, |session| may_read(&identity, &topic_of(session))).await
     }
 }
 

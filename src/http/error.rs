@@ -33,6 +33,11 @@ impl Problem {
         Self { challenge: Some(Box::new(challenge)), ..problem }
     }
 
+    /// Whether the same request may go well a little later.
+    pub(super) fn will_pass(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// 400
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", detail)

@@ -8,18 +8,18 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api, event_stream, json,
+    Api,
+    error::Problem,
+    event_stream, json,
     request::{Answer, Body, Params, Segments, as_json, page, text, within},
     who::Who,
 };
 use crate::{
     auth::Access,
     ids,
-    session::{Send, Summary, Update, fields},
+    session::{LIST_TOPIC, Send, Summary, Update, fields},
+    transport::not_now,
 };
-
-/// The topic of the list: who may read that may ask for the list here, too.
-const LIST_TOPIC: &str = "sessions";
 
 #[derive(Deserialize)]
 pub(super) struct ListParams {
@@ -36,6 +36,7 @@ pub(super) async fn list(State(api): State<Api>, who: Who, Params(params): Param
         cursor: Option<String>,
     }
     let limit = page(params.limit)?;
+    // Who may look at the live list may ask for it here, too.
     who.may_on(LIST_TOPIC, Access::Read)?;
     let (status, cursor) = (params.status.as_deref(), params.cursor.as_deref());
     let prefix = params.prefix.unwrap_or_default();
@@ -110,11 +111,17 @@ pub(super) struct EventParams {
 
 pub(super) async fn events(
     State(api): State<Api>,
-    who: Who,
+    who: Result<Who, Problem>,
     Segments(id): Segments<String>,
     Params(params): Params<EventParams>,
     headers: HeaderMap,
 ) -> Answer {
+    let who = match who {
+        Ok(who) => who,
+        // A browser would not come back from an error that passes.
+        Err(problem) if problem.will_pass() && event_stream::is_wanted(&headers) => return Ok(not_now()),
+        Err(problem) => return Err(problem),
+    };
     who.may(&id, Access::Read)?;
     if event_stream::is_wanted(&headers) {
         return event_stream::open(&api, &who, &id, &headers, (params.after, params.epoch)).await;

@@ -31,6 +31,7 @@ use crate::{
         event_stream::{self, Message},
     },
     socket::Socket,
+    telemetry::trace::Trace,
 };
 
 /// A comment is sent this often, so that whatever is between does not take the stream for dead.
@@ -65,7 +66,7 @@ impl State {
         if let Err(why) = self.connections().check_room() {
             return Ok(no_room(why));
         }
-        let socket = Arc::new(Socket::new(self.host(), Serializer::EventStream, identity));
+        let socket = Arc::new(Socket::new(self.host(), Serializer::EventStream, identity).traced(Trace::current()));
         let place = match self.connections().enter(&socket, Transport::EventStream) {
             Ok(place) => place,
             Err(why) => return Ok(no_room(why)),
@@ -73,14 +74,19 @@ impl State {
         socket.join_for(topic, params);
         // A join is answered within its own time.
         socket.outbox().ready().await;
-        let OutboxNext::Write(answer) = socket.outbox().next() else { return Ok(come_back(COME_BACK_SOON)) };
+        let OutboxNext::Write(answer) = socket.outbox().next() else { return Ok(not_now()) };
         let text = answer.as_text().unwrap_or_default();
         match Message::of(text) {
             Message::Joined(epoch, text) => Ok(Reader::begin(socket, place, epoch, text)),
             Message::Refused(response) => refused(response),
-            Message::Placed(_) | Message::Plain(_) | Message::End => Ok(come_back(COME_BACK_SOON)),
+            Message::Placed(_) | Message::Plain(_) | Message::End => Ok(not_now()),
         }
     }
+}
+
+/// The answer to a reader that cannot be served now, for whatever reason: it is asked to come back soon.
+pub fn not_now() -> Response {
+    come_back(COME_BACK_SOON)
 }
 
 fn no_room(why: NoRoom) -> Response {
@@ -94,7 +100,7 @@ fn refused(response: &str) -> Result<Response, NotOpened> {
     let unknown = |_| NotOpened { reason: reason::UNAVAILABLE.to_owned(), message: String::new() };
     let refused: NotOpened = serde_json::from_str(response).unwrap_or_else(unknown);
     let passes = [reason::UNAVAILABLE, reason::DRAINING, reason::RATE_LIMITED];
-    if passes.contains(&refused.reason.as_str()) { Ok(come_back(COME_BACK_SOON)) } else { Err(refused) }
+    if passes.contains(&refused.reason.as_str()) { Ok(not_now()) } else { Err(refused) }
 }
 
 /// A stream that only says when to come back.

@@ -36,7 +36,7 @@ pub use body::TooSlow;
 pub use connect::{Admission, Connect, ConnectInfo, Refused, Transport};
 pub use connections::{Connections, Drained, RefusedCounts, Unwritten};
 pub use disconnect::{Disconnected, Disconnects};
-pub use event_stream::NotOpened;
+pub use event_stream::{NotOpened, not_now};
 pub use files::{max_streams, raise_file_limit};
 pub use identify::identify;
 pub use lobby::{Lobby, StreamCounts};

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::{
     form::Version,
     http::Http,
-    jwt::{Issuer, SECRET, claims, guarded, hmac_with, hs256, key_set, now, signed_part},
+    jwt::{Issuer, SECRET, claims, guarded, hmac_with, hs256, key_set, lasting, now, signed_part},
     poll::Poller,
     process,
     server::TestServer,
@@ -232,13 +232,6 @@ async fn without_a_token_nobody_is_let_in_and_everybody_is_told_how() {
     for open in ["/healthz", "/readyz", "/"] {
         assert_eq!(http.get(open).await.status, 200, "{open}");
     }
-}
-
-/// A token of `sub` for these topics that counts for so many seconds.
-fn lasting(sub: &str, topics: Value, seconds: i64) -> String {
-    let mut all = claims(sub, topics);
-    all["exp"] = (now() + seconds).into();
-    hs256(&all)
 }
 
 async fn enter(server: &TestServer, token: &str) -> TestClient {

@@ -52,9 +52,6 @@ const RECENT: usize = 500;
 const AT_ONCE: usize = 2_000;
 /// Sessions that may wait to be read one by one; beyond, everything is.
 const MAX_SAID: usize = 5_000;
-/// Rows that the search for sessions that a viewer may read goes through, and how many at a time.
-const SEARCHED: usize = 10_000;
-const STEP: usize = 500;
 
 /// What a viewer begins with.
 #[derive(Debug)]
@@ -343,46 +340,33 @@ impl Inner {
 }
 
 impl Sessions {
-    /// What a viewer begins with: the newest sessions whose ids begin with `prefix` and that `may` admits. It must be
-    /// subscribed to [`TOPIC`] before, and is told there from now on how far [`Sessions::changes`] reaches.
+    /// What a viewer begins with: the newest sessions whose ids begin with `prefix` and that `may` admits; without a
+    /// prefix none. It must be subscribed to [`TOPIC`] before, and is told there from now on how far
+    /// [`Sessions::changes`] reaches. The search looks at a bounded number of sessions, however few of them are admitted.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn watch(&self, prefix: &str, may: impl Fn(&str) -> bool + Send + Sync) -> Result<Watched, Error> {
+    pub async fn watch(
+        &self,
+        prefix: Option<&str>,
+        may: impl Fn(&str) -> bool + Send + Sync,
+    ) -> Result<Watched, Error> {
         let list = &self.inner.list;
         let position = list.position().await;
-        let (sessions, has_more) = self.newest(prefix, may).await?;
+        let (sessions, more) = match prefix {
+            Some(prefix) => self.list_where(prefix, None, NEWEST, None, may).await?,
+            None => (Vec::new(), None),
+        };
         let (own, news) = lock(&list.state).board.bring(sessions.iter());
         if let Some(last) = news {
             self.inner.pubsub.hint(TOPIC, last);
         }
-        Ok(Watched { sessions, has_more, position, own })
+        Ok(Watched { sessions, has_more: more.is_some(), position, own })
     }
 
     /// What has changed after a number, as it is now. `None` if that is not known any more: watch anew.
     pub fn changes(&self, after: u64) -> Option<Changes> {
         lock(&self.inner.list.state).board.after(after)
-    }
-
-    /// The newest sessions that `may` admits, and whether there may be more. The search ends after so many rows,
-    /// however few of them may be read.
-    async fn newest(
-        &self,
-        prefix: &str,
-        may: impl Fn(&str) -> bool + Send + Sync,
-    ) -> Result<(Vec<Summary>, bool), Error> {
-        let (mut newest, mut cursor, mut step) = (Vec::new(), None, NEWEST + 1);
-        for _ in 0..=SEARCHED / STEP {
-            let (page, next) = self.list(prefix, None, step, cursor.as_deref()).await?;
-            newest.extend(page.into_iter().filter(|summary| may(summary.id())));
-            if newest.len() > NEWEST || next.is_none() {
-                let has_more = newest.len() > NEWEST;
-                newest.truncate(NEWEST);
-                return Ok((newest, has_more));
-            }
-            (cursor, step) = (next, STEP);
-        }
-        Ok((newest, true))
     }
 }
 

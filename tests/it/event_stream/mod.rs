@@ -1,6 +1,7 @@
 //! Server-sent events: a reader that only listens is shown the same log as everybody else.
 
 mod ends;
+mod rights;
 mod slow;
 
 use serde_json::{Value, json};

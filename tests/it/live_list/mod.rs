@@ -2,6 +2,7 @@
 
 mod many;
 mod nodes;
+mod rights;
 
 use serde_json::{Value, json};
 

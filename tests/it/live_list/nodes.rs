@@ -30,7 +30,7 @@ impl<'n> Viewer<'n> {
     async fn watch(node: &'n ClusterNode) -> Self {
         let told = Arc::<Member>::default();
         let subscription = node.pubsub.subscribe(LIST_TOPIC, told.clone());
-        let Watched { sessions, position, .. } = node.sessions.watch("", |_| true).await.unwrap();
+        let Watched { sessions, position, .. } = node.sessions.watch(Some(""), |_| true).await.unwrap();
         let mut viewer = Self { node, told, _subscription: subscription, position, holds: BTreeMap::new(), count: 0 };
         sessions.iter().for_each(|summary| viewer.take(&serde_json::to_value(summary).unwrap()));
         viewer

@@ -145,6 +145,13 @@ pub(crate) fn token(sub: &str, topics: Value) -> String {
     hs256(&claims(sub, topics))
 }
 
+/// A token of `sub` for these topics that counts for so many seconds.
+pub(crate) fn lasting(sub: &str, topics: Value, seconds: i64) -> String {
+    let mut all = claims(sub, topics);
+    all["exp"] = (now() + seconds).into();
+    hs256(&all)
+}
+
 /// A server that asks for tokens of the secret of tests, and its agent.
 pub(crate) async fn guarded() -> (TestServer, Script) {
     let secret = Some(SharedSecret::new(SECRET));
