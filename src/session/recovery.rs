@@ -28,8 +28,8 @@ pub(super) const INTENT_PATIENCE: Duration = Duration::from_secs(5);
 const SWEEP: usize = 500;
 /// How long deltas of an ended turn are kept (L5).
 const KEEP_DELTAS: Duration = Duration::from_secs(600);
-/// Turns that one step of the compaction takes.
-const COMPACT: usize = 20;
+/// Deltas that one step of the compaction drops: a moment's work.
+const COMPACT: usize = 5_000;
 
 /// Sweeps after each renewal, in a task of its own, so that no renewal waits for it.
 pub(super) async fn sweep(inner: Arc<Inner>, mut found: watch::Receiver<Vec<RunningTurn>>) {
@@ -165,7 +165,7 @@ impl Inner {
 /// How long a shutdown waits for its last writes.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
-/// Drops deltas that nobody needs any more, a few turns at a time, so that no append waits long.
+/// Drops deltas that nobody needs any more, some at a time, so that no append waits long.
 pub(super) async fn compact(inner: Arc<Inner>) {
     let mut pause = Duration::from_secs(30);
     loop {
@@ -177,7 +177,7 @@ pub(super) async fn compact(inner: Arc<Inner>) {
         let keep = i64::try_from(KEEP_DELTAS.as_millis()).unwrap_or(i64::MAX);
         let before = Timestamp(clock::now().0 - keep);
         pause = match inner.store.compact(before, COMPACT).await {
-            Ok(COMPACT) => Duration::from_millis(100),
+            Ok(done) if done.more => Duration::from_millis(100),
             Ok(_) => Duration::from_secs(30),
             Err(error) => {
                 tracing::warn!(%error, "compaction failed; trying again in a minute");

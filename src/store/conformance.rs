@@ -19,7 +19,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Catchup, Committed, Cut, From, Item, ListQuery, NewNode, PageLimits, Result, SnapshotReason, Store};
+use super::{
+    Catchup, Committed, Compacted, Cut, From, Item, ListQuery, NewNode, PageLimits, Result, SnapshotReason, Store,
+};
 use crate::{
     clock::Timestamp,
     ids::{self, Incarnation},
@@ -95,6 +97,7 @@ macro_rules! exercise {
                 a_list_filters_and_pages,
                 sessions_are_picked_by_id_or_by_having_a_turn,
                 l5_compaction_drops_only_deltas_of_turns_that_ended_before,
+                l5_compaction_goes_in_small_steps_and_comes_to_an_end,
                 a_new_history_changes_every_epoch,
                 l7_heads_of_many_sessions_are_read_at_once,
                 what_waits_is_counted_and_the_oldest_of_it_known

@@ -94,6 +94,15 @@ pub struct Committed {
     pub appended: Vec<Appended>,
 }
 
+/// What one step of a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compacted {
+    /// How many deltas are gone.
+    pub deltas: usize,
+    /// Whether another step may find more.
+    pub more: bool,
+}
+
 /// Events that a batch appended to one session.
 #[derive(Debug, Clone)]
 pub struct Appended {
@@ -404,8 +413,8 @@ pub trait Store: Send + Sync + 'static {
     /// Every node row.
     async fn nodes(&self) -> Result<Vec<Node>>;
 
-    /// Drops the deltas and chunks of at most `limit` turns that ended before `ended_before`; how many turns that was.
-    async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize>;
+    /// One step of dropping the deltas of turns that ended before `ended_before`: at most `limit` of them.
+    async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<Compacted>;
 
     /// Who deleted the session of this id that had this epoch, or this random part of one; `None` if nobody did, or long
     /// ago.

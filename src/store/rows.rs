@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Error, Record, Result, RunningTurn, Waiting};
+use super::{Compacted, Error, Record, Result, RunningTurn, Waiting};
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
@@ -144,6 +144,38 @@ pub(super) fn with_turns(rows: Vec<SessionRow>, turns: Vec<(String, i64)>) -> Re
         Ok(Session { turns, ..row.session()? })
     };
     rows.into_iter().map(of).collect()
+}
+
+/// Turns that one step of a compaction looks at.
+pub(super) const DUE: usize = 20;
+
+/// What one step of a compaction takes up.
+pub(super) struct Due {
+    /// The first turns that are due and have about so many deltas as a step may drop: at least one, if any is.
+    pub(super) turns: Vec<String>,
+    /// Whether there are others.
+    rest: bool,
+}
+
+impl Due {
+    /// Of turns that are due, each with the length of its part of the log, if it has one.
+    pub(super) fn of(found: Vec<(String, Option<i64>)>, limit: usize) -> Self {
+        let (all, mut sum) = (found.len(), 0);
+        let fits = |(_, length): &(String, Option<i64>)| {
+            let (before, after) = (sum, sum + length.unwrap_or(0));
+            sum = after;
+            before == 0 || after <= signed(limit)
+        };
+        let turns: Vec<String> = found.into_iter().take_while(fits).map(|(id, _)| id).collect();
+        let rest = turns.len() < all || all == DUE;
+        Self { turns, rest }
+    }
+
+    /// What the step has come to, given how many deltas it has dropped. Turns of which there may be more are not done.
+    pub(super) fn dropped(&self, deltas: u64, limit: usize) -> Compacted {
+        let deltas = usize::try_from(deltas).unwrap_or(usize::MAX);
+        Compacted { deltas, more: self.rest || deltas >= limit }
+    }
 }
 
 /// A turn, as its row holds it.

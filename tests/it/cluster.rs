@@ -12,6 +12,7 @@ mod frozen;
 mod history;
 mod joins;
 mod live_list;
+mod measures;
 mod operators;
 mod oracle;
 mod outage;

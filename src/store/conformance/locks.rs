@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{End, S, World, append, cancel, ended, finish, item, send, slots, turn_id};
+use super::{Compacted, End, FUTURE, S, World, append, cancel, ended, finish, item, send, slots, turn_id};
 use crate::model::{
     EventKind, Turn, TurnStatus,
     machine::{Applied, Done, Op, Refused},
@@ -18,6 +18,8 @@ use crate::model::{
 pub(crate) trait Intruder: Send + Sync {
     /// Begins a transaction and locks a session.
     async fn hold(&self, session: &str);
+    /// Begins a transaction that drops the deltas of a turn, as a compaction does.
+    async fn compact(&self, turn_id: &str);
     /// Returns when somebody waits for one of its locks.
     async fn somebody_waits(&self);
     /// Changes the slots of the session.
@@ -210,6 +212,42 @@ pub(crate) async fn l12_what_waited_for_a_deletion_finds_nothing_and_makes_it_an
     assert_eq!((session.last_seq, session.key > before.key), (1, true));
 }
 
+/// Two turns of one session, of which the first has ended, with deltas that lie between each other.
+async fn ended_and_running(world: &World) -> (Turn, Turn) {
+    world.create(S).await;
+    world.op(S, slots(2)).await.unwrap();
+    let (gone, runs) = (world.start(S, "m1").await, world.start(S, "m2").await);
+    for flush in 0..3 {
+        world.say(&gone, flush, &["a"]).await;
+        world.say(&runs, flush, &["b"]).await;
+    }
+    world.finish(&gone, 3, "aaa").await;
+    (gone, runs)
+}
+
+pub(crate) async fn l5_a_compaction_waits_for_no_session(world: &World, other: &dyn Intruder) {
+    ended_and_running(world).await;
+    other.hold(S).await;
+    let step = world.store.compact(FUTURE, 2).await.unwrap();
+    assert_eq!(step, Compacted { deltas: 2, more: true });
+    other.release().await;
+}
+
+pub(crate) async fn l5_nobody_waits_for_a_compaction(world: &World, other: &dyn Intruder) {
+    let (gone, runs) = ended_and_running(world).await;
+    other.compact(&gone.id).await;
+    world.say(&runs, 3, &["b"]).await;
+    world.finish(&runs, 4, "bbbb").await;
+    world.start(S, "m3").await;
+    let step = world.store.compact(FUTURE, 10).await.unwrap();
+    assert_eq!(
+        step,
+        Compacted { deltas: 4, more: false },
+        "those of the other turn; the first is the other's to finish"
+    );
+    other.release().await;
+}
+
 /// One test for each case above: `$open` is an expression for a future of the store, of what must live as long as it,
 /// and of an intruder.
 macro_rules! exercise_locks {
@@ -234,6 +272,8 @@ macro_rules! exercise_locks {
             t9_a_turn_that_started_while_its_cancel_waited_is_asked_to_end,
             l12_what_waited_for_a_deletion_finds_nothing_and_makes_it_anew,
             a_batch_does_not_leave_out_what_is_held,
+            l5_a_compaction_waits_for_no_session,
+            l5_nobody_waits_for_a_compaction,
         }
     };
 }

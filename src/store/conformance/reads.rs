@@ -1,7 +1,7 @@
 //! What readers get: partials, snapshots, history, replays, contexts, lists, and what compaction leaves.
 
 use super::{
-    super::{Catchup, From, ListQuery, Messages, PageLimits, Pick, SnapshotReason, Stretch, Waiting},
+    super::{Catchup, Compacted, From, ListQuery, Messages, PageLimits, Pick, SnapshotReason, Stretch, Waiting},
     End, FUTURE, S, World, append, append_chunk, cancel, delta_events, fence, finish, item, note, retry, send, slots,
     turn_id,
 };
@@ -316,14 +316,43 @@ pub(crate) async fn l5_compaction_drops_only_deltas_of_turns_that_ended_before(w
     world.say(&runs, 2, &["c"]).await;
     world.op(S, finish(&gone, 2, "aa", End::Completed { usage: None })).await.unwrap();
     let before = (world.head(S).await, stretch(world, 0, usize::MAX).await.records, world.snapshot(S).await);
-    assert_eq!(world.store.compact(Timestamp(0), 10).await.unwrap(), 0, "it ended later");
-    assert_eq!(world.store.compact(FUTURE, 10).await.unwrap(), 1, "the one that has ended");
-    assert_eq!(world.store.compact(FUTURE, 10).await.unwrap(), 0, "once");
+    let compact = async |before: Timestamp| world.store.compact(before, 10).await.unwrap();
+    assert_eq!(compact(Timestamp(0)).await, Compacted { deltas: 0, more: false }, "it ended later");
+    assert_eq!(compact(FUTURE).await, Compacted { deltas: 2, more: false }, "the one that has ended");
+    assert_eq!(compact(FUTURE).await, Compacted { deltas: 0, more: false }, "once");
     let after = (world.head(S).await, stretch(world, 0, usize::MAX).await.records, world.snapshot(S).await);
     assert_eq!(before, after, "no reader sees a difference");
     assert_eq!(after.2.1[0].plain_text(), "bbc");
     world.say(&runs, 3, &["d"]).await;
     world.op(S, finish(&runs, 4, "bbcd", End::Completed { usage: None })).await.unwrap();
+}
+
+pub(crate) async fn l5_compaction_goes_in_small_steps_and_comes_to_an_end(world: &World) {
+    world.create(S).await;
+    world.op(S, slots(30)).await.unwrap();
+    // More turns than a step looks at, one of them with more deltas than a step drops.
+    let mut all = 0;
+    for number in 0..25_u64 {
+        let turn = world.start(S, &format!("m{number}")).await;
+        let flushes = if number == 3 { 12 } else { number % 3 };
+        for flush in 0..flushes {
+            world.say(&turn, flush, &["a"]).await;
+        }
+        world.finish(&turn, flushes, "x").await;
+        all += usize::try_from(flushes).unwrap();
+    }
+    let seen = async || (world.head(S).await, stretch(world, 0, usize::MAX).await.records, world.snapshot(S).await);
+    let (before, mut dropped) = (seen().await, Vec::new());
+    loop {
+        let step = world.store.compact(FUTURE, 5).await.unwrap();
+        dropped.push(step.deltas);
+        assert!(step.deltas <= 5 && dropped.len() < 40, "{dropped:?}");
+        assert_eq!(seen().await, before, "no reader sees a difference");
+        if !step.more {
+            break;
+        }
+    }
+    assert_eq!(dropped.iter().sum::<usize>(), all, "{dropped:?}");
 }
 
 pub(crate) async fn a_new_history_changes_every_epoch(world: &World) {

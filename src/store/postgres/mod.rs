@@ -27,8 +27,8 @@ use self::{
     read::Reader,
 };
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged, Renewal,
-    Result, Store, Stretch, Waiting, log_of,
+    AtWork, Committed, Compacted, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged,
+    Renewal, Result, Store, Stretch, Waiting, log_of,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
@@ -235,7 +235,7 @@ impl Store for Postgres {
         in_transaction!(self.readers, Begin::Read, "reading the nodes", db => Reader(db).nodes().await)
     }
 
-    async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize> {
+    async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<Compacted> {
         let begin = self.committer.begin;
         in_transaction!(self.small, begin, "compacting", db => write::compact(db, ended_before, limit).await)
     }

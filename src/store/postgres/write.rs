@@ -2,10 +2,10 @@
 
 use super::{
     super::{
-        Error, Result,
+        Compacted, Error, Result,
         batch::{self, Rows, Sessions, Written},
         read::Snapshot,
-        rows::signed,
+        rows::{self, signed},
     },
     db::Db,
     read::Reader,
@@ -96,32 +96,43 @@ const ALL: &str = "WITH heads AS (
     )
     DELETE FROM chunks WHERE turn_id = ANY($7)";
 
-/// Drops the deltas of turns that ended long ago; their message is in the terminal event (L5). Turns that somebody else
-/// has locked are left for another time.
-pub(super) async fn compact(connection: &mut Db, ended_before: Timestamp, limit: usize) -> Result<usize> {
+/// Drops the deltas of turns that ended long ago; their message is in the terminal event (L5). One step, in which
+/// turns that somebody else has locked are left for another.
+pub(super) async fn compact(connection: &mut Db, ended_before: Timestamp, limit: usize) -> Result<Compacted> {
     let doing = Error::in_postgres("compacting");
-    let found: Vec<String> = sqlx::query_scalar(
-        "SELECT id FROM turns WHERE NOT compacted AND ended_at IS NOT NULL AND ended_at < $1
-         ORDER BY ended_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
+    let found = sqlx::query_as(
+        "SELECT id, (row::json ->> 'ended_seq')::bigint - (row::json ->> 'started_seq')::bigint FROM turns
+         WHERE NOT compacted AND ended_at IS NOT NULL AND ended_at < $1
+         AND status IN ('completed', 'failed', 'cancelled') ORDER BY ended_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
     )
     .bind(ended_before.0)
-    .bind(signed(limit))
+    .bind(signed(rows::DUE))
     .fetch_all(&mut *connection)
     .await
     .map_err(&doing)?;
-    if found.is_empty() {
-        return Ok(0);
+    let step = rows::Due::of(found, limit);
+    if step.turns.is_empty() {
+        return Ok(step.dropped(0, limit));
     }
-    for sql in [
-        // The deltas of a turn lie between its start and its end, so that a range of the log is read and no index.
-        "DELETE FROM events e USING turns t WHERE t.id = ANY($1) AND e.session_key = t.session_key
-             AND e.seq > (t.row::json ->> 'started_seq')::bigint AND e.seq < (t.row::json ->> 'ended_seq')::bigint
-             AND e.turn_id = t.id AND e.kind = 'turn_delta'",
-        "UPDATE turns SET compacted = true WHERE id = ANY($1)",
-    ] {
-        sqlx::query(sql).bind(&found).execute(&mut *connection).await.map_err(&doing)?;
+    // The deltas of a turn lie between its start and its end, so that a range of the log is read and no index.
+    let dropped = sqlx::query(
+        "DELETE FROM events WHERE (session_key, seq) IN (
+             SELECT e.session_key, e.seq FROM turns t JOIN events e ON e.session_key = t.session_key
+                 AND e.seq > (t.row::json ->> 'started_seq')::bigint AND e.seq < (t.row::json ->> 'ended_seq')::bigint
+                 AND e.turn_id = t.id AND e.kind = 'turn_delta'
+             WHERE t.id = ANY($1) LIMIT $2)",
+    )
+    .bind(&step.turns)
+    .bind(signed(limit))
+    .execute(&mut *connection)
+    .await
+    .map_err(&doing)?;
+    let compacted = step.dropped(dropped.rows_affected(), limit);
+    if compacted.deltas < limit {
+        let sql = "UPDATE turns SET compacted = true WHERE id = ANY($1)";
+        sqlx::query(sql).bind(&step.turns).execute(connection).await.map_err(&doing)?;
     }
-    Ok(found.len())
+    Ok(compacted)
 }
 
 /// Raises the number of the history; the history.

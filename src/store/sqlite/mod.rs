@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{read::Reader, writer::Command};
 use super::{
-    AtWork, Committed, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged, Renewal,
-    Result, Store, Stretch, Waiting, log_of,
+    AtWork, Committed, Compacted, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged,
+    Renewal, Result, Store, Stretch, Waiting, log_of,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
@@ -198,7 +198,7 @@ impl Store for Sqlite {
         Reader(&mut *read::begin(&self.readers).await?).nodes().await
     }
 
-    async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<usize> {
+    async fn compact(&self, ended_before: Timestamp, limit: usize) -> Result<Compacted> {
         self.ask(&self.commands, |reply| Command::Compact { ended_before, limit, reply }).await
     }
 

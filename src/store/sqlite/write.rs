@@ -3,7 +3,11 @@
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
-use super::super::{Error, Result, batch::Rows, rows::signed};
+use super::super::{
+    Compacted, Error, Result,
+    batch::Rows,
+    rows::{self, signed},
+};
 use crate::clock::Timestamp;
 
 /// Writes everything that a batch decided.
@@ -65,31 +69,42 @@ const TURNS: &str =
     ON CONFLICT (id) DO UPDATE SET status = excluded.status, owner = excluded.owner, term = excluded.term,
         intent = excluded.intent, ended_at = excluded.ended_at, row = excluded.row";
 
-/// Drops the deltas of turns that ended long ago; their message is in the terminal event (L5).
-pub(super) async fn compact(connection: &mut SqliteConnection, ended_before: Timestamp, limit: usize) -> Result<usize> {
+/// Drops the deltas of turns that ended long ago; their message is in the terminal event (L5). One
+/// step, see [`super::super::Store::compact`].
+pub(super) async fn compact(
+    connection: &mut SqliteConnection,
+    ended_before: Timestamp,
+    limit: usize,
+) -> Result<Compacted> {
     let doing = Error::while_doing("compacting");
-    let due = "SELECT id FROM turns WHERE compacted = 0 AND ended_at IS NOT NULL AND ended_at < ?1
-               ORDER BY ended_at LIMIT ?2";
-    let found: Vec<String> = sqlx::query_scalar(due)
+    let due = "SELECT id, (row ->> 'ended_seq') - (row ->> 'started_seq') FROM turns
+               WHERE compacted = 0 AND ended_at IS NOT NULL AND ended_at < ?1
+               AND status IN ('completed', 'failed', 'cancelled') ORDER BY ended_at LIMIT ?2";
+    let found = sqlx::query_as(due)
         .bind(ended_before.0)
-        .bind(signed(limit))
+        .bind(signed(rows::DUE))
         .fetch_all(&mut *connection)
         .await
         .map_err(&doing)?;
-    if found.is_empty() {
-        return Ok(0);
-    }
-    let ids = serde_json::to_string(&found).unwrap_or_default();
-    for sql in [
-        // The deltas of a turn lie between its start and its end, so that a range of the log is read and no index.
+    let step = rows::Due::of(found, limit);
+    let ids = serde_json::to_string(&step.turns).unwrap_or_default();
+    // The deltas of a turn lie between its start and its end, so that a range of the log is read and no index.
+    let dropped = sqlx::query(
         "DELETE FROM events WHERE (session_key, seq) IN (
             SELECT e.session_key, e.seq FROM json_each(?1) j
             CROSS JOIN turns t ON t.id = j.value
             CROSS JOIN events e ON e.session_key = t.session_key AND e.seq > (t.row ->> 'started_seq')
-                AND e.seq < (t.row ->> 'ended_seq') AND e.turn_id = t.id AND e.kind = 'turn_delta')",
-        "UPDATE turns SET compacted = 1 WHERE id IN (SELECT value FROM json_each(?1))",
-    ] {
-        sqlx::query(sql).bind(&ids).execute(&mut *connection).await.map_err(&doing)?;
+                AND e.seq < (t.row ->> 'ended_seq') AND e.turn_id = t.id AND e.kind = 'turn_delta' LIMIT ?2)",
+    )
+    .bind(&ids)
+    .bind(signed(limit))
+    .execute(&mut *connection)
+    .await
+    .map_err(&doing)?;
+    let compacted = step.dropped(dropped.rows_affected(), limit);
+    if compacted.deltas < limit {
+        let sql = "UPDATE turns SET compacted = 1 WHERE id IN (SELECT value FROM json_each(?1))";
+        sqlx::query(sql).bind(&ids).execute(connection).await.map_err(&doing)?;
     }
-    Ok(found.len())
+    Ok(compacted)
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     super::{
-        Committed, Error, Item, NewNode, Purged, Renewal, Result,
+        Committed, Compacted, Error, Item, NewNode, Purged, Renewal, Result,
         batch::{self, Rows, Sessions, Step, Written},
         read::{self, Snapshot},
         rows::{RunningRow, signed},
@@ -47,7 +47,7 @@ pub(super) enum Command {
     /// See [`super::Store::bury_node`].
     Bury { node: Incarnation, beat: Option<i64>, reply: oneshot::Sender<Result<bool>> },
     /// See [`super::Store::compact`].
-    Compact { ended_before: Timestamp, limit: usize, reply: oneshot::Sender<Result<usize>> },
+    Compact { ended_before: Timestamp, limit: usize, reply: oneshot::Sender<Result<Compacted>> },
     /// See [`super::Store::purge`].
     Purge { limit: usize, forget_before: Timestamp, reply: oneshot::Sender<Result<Purged>> },
     /// See [`super::Store::new_history`].
@@ -359,9 +359,9 @@ impl Task for Bury {
 
 struct Compact(Timestamp, usize);
 impl Task for Compact {
-    type Answer = usize;
+    type Answer = Compacted;
     const CHANGES_NODES: bool = false;
-    async fn run(self, connection: &mut SqliteConnection) -> Result<usize> {
+    async fn run(self, connection: &mut SqliteConnection) -> Result<Compacted> {
         write::compact(connection, self.0, self.1).await
     }
 }

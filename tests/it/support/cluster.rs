@@ -19,8 +19,8 @@ use rejoin::{
     pubsub::{Bus, Kind, Options as BusOptions, PubSub, Published, Relay, Subscriber, Subscription},
     session::{self, Sessions, TurnObserver, topic_of},
     store::{
-        self, AtWork, Committed, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Purged, Renewal,
-        Sqlite, Store, Stretch, sqlite,
+        self, AtWork, Committed, Compacted, Cut, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Purged,
+        Renewal, Sqlite, Store, Stretch, sqlite,
     },
 };
 use tempfile::TempDir;
@@ -143,7 +143,7 @@ impl Store for SharedStore {
         self.store.nodes().await
     }
 
-    async fn compact(&self, ended_before: Timestamp, limit: usize) -> store::Result<usize> {
+    async fn compact(&self, ended_before: Timestamp, limit: usize) -> store::Result<Compacted> {
         self.store.compact(ended_before, limit).await
     }
 

@@ -39,6 +39,11 @@ impl Intruder for Other {
         self.run(&format!("BEGIN; SELECT 1 FROM sessions WHERE id = '{session}' FOR UPDATE")).await;
     }
 
+    async fn compact(&self, turn_id: &str) {
+        self.run(&format!("BEGIN; SELECT 1 FROM turns WHERE id = '{turn_id}' FOR NO KEY UPDATE")).await;
+        self.run(&format!("DELETE FROM events WHERE turn_id = '{turn_id}' AND kind = 'turn_delta'")).await;
+    }
+
     async fn somebody_waits(&self) {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
             AND wait_event_type = 'Lock'";
