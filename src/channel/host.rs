@@ -84,6 +84,7 @@ struct Tally {
     pages: AtomicU64,
     rate_limited: AtomicU64,
     too_fast: AtomicU64,
+    stalled: AtomicU64,
 }
 
 /// What has happened so far on a node.
@@ -101,6 +102,8 @@ pub struct Counts {
     pub rate_limited: u64,
     /// Connections that were closed because they went on regardless.
     pub too_fast: u64,
+    /// Connections that were closed because their client read nothing for too long.
+    pub stalled: u64,
     /// Ephemeral broadcasts that were left out for somebody.
     pub missed: u64,
     /// Times that a subscription missed records which the bus had lost, and read them from the log.
@@ -136,6 +139,7 @@ impl Host {
             pages: tally.pages.load(Ordering::Relaxed),
             rate_limited: tally.rate_limited.load(Ordering::Relaxed),
             too_fast: tally.too_fast.load(Ordering::Relaxed),
+            stalled: tally.stalled.load(Ordering::Relaxed),
             missed: tally.missed.load(Ordering::Relaxed),
             gaps: tally.gaps.load(Ordering::Relaxed),
         }
@@ -165,6 +169,11 @@ impl Host {
     /// A connection was closed because its client sent too fast.
     pub fn count_too_fast(&self) {
         self.inner.tally.too_fast.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was closed because its client read nothing.
+    pub fn count_stalled(&self) {
+        self.inner.tally.stalled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether anybody serves `topic`.

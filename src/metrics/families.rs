@@ -72,7 +72,7 @@ impl Inner {
         ]
     }
 
-    fn limits(&self) -> [Family; 4] {
+    fn limits(&self) -> [Family; 5] {
         let (host, refused) = (self.sources.host.counts(), self.sources.connections.refused());
         let streams = self.sources.lobby.counts();
         [
@@ -92,6 +92,11 @@ impl Inner {
             Family::counter("rejoin_rate_limited_total", "What clients sent faster than they may.")
                 .count([("what", "message")], host.rate_limited)
                 .count([("what", "connection")], host.too_fast),
+            Family::counter(
+                "rejoin_stalled_readers_total",
+                "Sockets that were closed because their client read nothing for too long.",
+            )
+            .count([], host.stalled),
         ]
     }
 

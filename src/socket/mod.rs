@@ -113,6 +113,11 @@ impl Socket {
         self.count();
     }
 
+    /// Takes note that its client has read nothing for so long that it is closed.
+    pub fn count_stalled(&self) {
+        self.host.count_stalled();
+    }
+
     /// The names of the topics that are joined, or about to be.
     pub fn topics(&self) -> Vec<Arc<str>> {
         self.living(|cell| cell.name().into())

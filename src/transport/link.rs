@@ -89,6 +89,8 @@ pub(super) enum Farewell {
 enum End {
     /// With a close frame of ours.
     Close(CloseCode, &'static str),
+    /// The client has read nothing for too long.
+    Stalled,
     /// The client's close frame was answered, or nothing can be written any more.
     Gone,
 }
@@ -130,7 +132,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// Runs the connection to its end.
     pub(super) async fn run(&mut self) {
-        if let End::Close(code, reason) = self.serve().await {
+        let end = match self.serve().await {
+            End::Close(code, reason) => Some((code, reason)),
+            End::Stalled => {
+                self.socket.count_stalled();
+                Some((close::POLICY, "nothing was read for too long"))
+            }
+            End::Gone => None,
+        };
+        if let Some((code, reason)) = end {
             tracing::debug!(connection = %self.socket.id(), code = code.code, reason, "closing a connection");
             // Whoever does not take the close frame in time is cut.
             let _ = tokio::time::timeout(self.close_timeout, Box::pin(self.part(code, reason))).await;
@@ -331,7 +341,7 @@ async fn moving(
         match done {
             Some(done) => return done.err().map(|_| End::Gone),
             None if written.load(Ordering::Relaxed) == before => {
-                return Some(End::Close(close::POLICY, "nothing was read for too long"));
+                return Some(End::Stalled);
             }
             None => {}
         }

@@ -218,6 +218,7 @@ async fn a_reader_that_reads_nothing_is_closed_and_its_channels_end() {
     append_a_lot(&app, T);
     until("the channel to end", || app.host.pubsub().subscribers(T) == 0).await;
     within("the connection to go", app.state.connections().all_gone()).await;
+    assert_eq!(app.host.counts().stalled, 1);
     app.stop().await;
 }
 

@@ -16,13 +16,6 @@ use serde_json::json;
 /// What one test may make the server's memory grow by, in KiB.
 const GROWTH: u64 = 32 * 1024;
 
-/// The most memory that a process has held at once, in KiB.
-fn peak(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 /// A server, its peak so far, and a client that must not notice anything.
 async fn start() -> (TempDir, Process, u64, TestClient) {
     start_with(&[]).await
@@ -33,7 +26,7 @@ async fn start_with(options: &[&str]) -> (TempDir, Process, u64, TestClient) {
     let process = Process::start(folder.path(), options).await;
     let mut bystander = TestClient::connect(process.ws("ada")).await;
     bystander.heartbeat().await;
-    let before = peak(&process);
+    let before = process.peak();
     (folder, process, before, bystander)
 }
 
@@ -56,7 +49,7 @@ async fn frames_of_eight_megabytes_close_with_1009_and_are_never_held() {
         assert_eq!(raw::close_code(stream).await, 1009);
     }
     bystander.heartbeat().await;
-    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+    assert!(process.peak() - before < GROWTH, "it grew by {} KiB", process.peak() - before);
 }
 
 #[tokio::test]
@@ -79,7 +72,7 @@ async fn a_million_empty_fragments_are_one_message() {
     within("the answer", stream.read_exact(&mut found)).await.unwrap();
     assert_eq!(&found[2..], answer);
     bystander.heartbeat().await;
-    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+    assert!(process.peak() - before < GROWTH, "it grew by {} KiB", process.peak() - before);
 }
 
 #[tokio::test]
@@ -104,7 +97,7 @@ async fn a_message_of_a_million_tiny_fragments_closes_with_1009_at_the_limit() {
     });
     assert_eq!(raw::close_code(&mut reading).await, 1009);
     bystander.heartbeat().await;
-    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+    assert!(process.peak() - before < GROWTH, "it grew by {} KiB", process.peak() - before);
     sending.abort();
 }
 
@@ -137,7 +130,7 @@ async fn ten_thousand_joins_make_a_hundred_channels() {
     assert_eq!((joined, refused), (100, 19_900));
     client.heartbeat().await;
     bystander.heartbeat().await;
-    assert!(peak(&process) - before < GROWTH, "it grew by {} KiB", peak(&process) - before);
+    assert!(process.peak() - before < GROWTH, "it grew by {} KiB", process.peak() - before);
 }
 
 /// A client may send as fast as it can, as long as it reads what it is answered.

@@ -54,4 +54,5 @@ mod session_basics;
 mod session_contract;
 mod session_replay;
 mod shutdown;
+mod slow_readers;
 mod support;

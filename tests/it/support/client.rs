@@ -18,6 +18,8 @@ pub(crate) struct SessionClient {
     pub(crate) joined: Value,
     /// Every event in the order of arrival, replayed ones of joins included.
     pub(crate) events: Vec<Value>,
+    /// How many pushes had more events than live ones have: pages of the log.
+    pub(crate) pages: usize,
     /// Presence states and diffs, in the order of arrival.
     pub(crate) presence: Vec<Value>,
     /// Replies that nobody has asked for yet.
@@ -30,6 +32,13 @@ impl SessionClient {
     /// Connects and joins without a cursor.
     pub(crate) async fn join(url: &str, session: &str) -> Self {
         Self::join_with(url, session, json!({})).await
+    }
+
+    /// Joins on a connection without a cursor.
+    pub(crate) async fn join_on(raw: TestClient, session: &str) -> Self {
+        let mut client = Self::on(raw, session);
+        client.rejoin(json!({})).await;
+        client
     }
 
     /// Connects and joins with these parameters.
@@ -53,12 +62,17 @@ impl SessionClient {
     }
 
     async fn connect(url: &str, session: &str) -> Self {
+        Self::on(TestClient::connect(url).await, session)
+    }
+
+    fn on(raw: TestClient, session: &str) -> Self {
         Self {
-            raw: TestClient::connect(url).await,
+            raw,
             topic: format!("session:{session}"),
             view: View::default(),
             joined: Value::Null,
             events: Vec::new(),
+            pages: 0,
             presence: Vec::new(),
             replies: Vec::new(),
             others: Vec::new(),
@@ -90,7 +104,9 @@ impl SessionClient {
         match frame[3].as_str().unwrap() {
             "events" => {
                 self.view.push(&frame[4].to_string()).unwrap_or_else(|error| panic!("{error}: {frame}"));
-                self.events.extend(frame[4]["events"].as_array().unwrap().iter().cloned());
+                let events = frame[4]["events"].as_array().unwrap();
+                self.pages += usize::from(events.len() > 2);
+                self.events.extend(events.iter().cloned());
             }
             "presence_state" | "presence_diff" => self.presence.push(frame),
             "phx_reply" => self.replies.push(frame),

@@ -7,9 +7,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    MaybeTlsStream, WebSocketStream, client_async, connect_async,
     tungstenite::{self, Message, client::IntoClientRequest},
 };
 
@@ -82,6 +82,15 @@ impl TestClient {
     pub(crate) async fn try_connect(url: impl IntoClientRequest + Unpin) -> Result<Self, tungstenite::Error> {
         let (ws, _) = within("connect", Box::pin(connect_async(url))).await?;
         Ok(Self { link: Link::Socket(Box::new(ws)), version: Version::V2, last_ref: 100 })
+    }
+
+    /// Connects through a narrow window, so that a client that does not read is behind soon.
+    pub(crate) async fn narrow(address: SocketAddr, url: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 * 1024).unwrap();
+        let stream = MaybeTlsStream::Plain(within("a stream", socket.connect(address)).await.unwrap());
+        let (ws, _) = within("connect", Box::pin(client_async(url, stream))).await.unwrap();
+        Self { link: Link::Socket(Box::new(ws)), version: Version::V2, last_ref: 100 }
     }
 
     /// Connects in a form, with more parameters (`&a=b`).
