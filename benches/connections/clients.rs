@@ -44,6 +44,8 @@ pub(crate) struct Load {
     pub(crate) prefix: String,
     /// How many join each topic.
     pub(crate) in_a_topic: usize,
+    /// Whether they listen to event streams instead of joining over WebSockets. Then nobody can push.
+    pub(crate) listens: bool,
     /// The event with which a client counts as joined.
     pub(crate) until: String,
     /// The event that is counted from then on.
@@ -59,6 +61,7 @@ impl Load {
             self.count.to_string(),
             self.prefix.clone(),
             self.in_a_topic.to_string(),
+            self.listens.to_string(),
             self.until.clone(),
             self.counted.clone(),
         ];
@@ -72,9 +75,10 @@ impl Load {
             count: words[1].parse().unwrap(),
             prefix: words[2].to_owned(),
             in_a_topic: words[3].parse().unwrap(),
-            until: words[4].to_owned(),
-            counted: words[5].to_owned(),
-            plain: words.get(6).map(|address| address.parse().unwrap()),
+            listens: words[4].parse().unwrap(),
+            until: words[5].to_owned(),
+            counted: words[6].to_owned(),
+            plain: words.get(7).map(|address| address.parse().unwrap()),
         }
     }
 }
@@ -180,7 +184,11 @@ pub(crate) fn run(load: &Load) {
 async fn serve(shared: Arc<Shared>) {
     let count = shared.load.count;
     for index in 0..count {
-        tokio::spawn(client(Arc::clone(&shared), index));
+        if shared.load.listens {
+            tokio::spawn(listener(Arc::clone(&shared), index));
+        } else {
+            tokio::spawn(client(Arc::clone(&shared), index));
+        }
         if let Some(address) = shared.load.plain {
             tokio::spawn(plain_client(Arc::clone(&shared), address));
         }
@@ -247,6 +255,66 @@ async fn client(shared: Arc<Shared>, index: usize) {
     drop(joining);
     shared.joined.add_permits(1);
     count(&shared, &read, frames, &counted, &shared.counted).await;
+}
+
+/// Reads an event stream. What it is sent is not taken apart: names of events are found where they stand.
+async fn listener(shared: Arc<Shared>, index: usize) {
+    let joining = shared.joining.acquire().await.unwrap();
+    let (read, mut write) = connect(shared.load.address).await.into_split();
+    let topic = format!("{}{}", shared.load.prefix, index / shared.load.in_a_topic);
+    let request = format!(
+        "GET /api/sessions/{}/events?user_id=user-{index}&name=User%20{index} HTTP/1.1\r\nHost: localhost\r\n\
+         Accept: text/event-stream\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0)\r\n\
+         Accept-Language: en\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nCache-Control: no-cache\r\n\r\n",
+        topic.strip_prefix("session:").unwrap()
+    );
+    write.write_all(request.as_bytes()).await.unwrap();
+    write.forget();
+    let line = |event: &str| format!("\nevent: {event}\ndata: ").into_bytes();
+    let mut joined = Needle::new(line(&shared.load.until));
+    let mut events = Needle::new(line(&shared.load.counted));
+    let (mut waits, mut buffer) = (Some(joining), [0; 4096]);
+    loop {
+        match read.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                let found = events.count(&buffer[..length]);
+                shared.counted.fetch_add(found, Ordering::Relaxed);
+                if waits.is_some() && joined.count(&buffer[..length]) > 0 {
+                    waits = None;
+                    shared.joined.add_permits(1);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if read.readable().await.is_err() {
+                    break;
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    shared.broken.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Finds some bytes in what is read in pieces.
+struct Needle {
+    bytes: Vec<u8>,
+    /// The end of what was read before, too short to hold it.
+    tail: Vec<u8>,
+}
+
+impl Needle {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, tail: Vec::new() }
+    }
+
+    fn count(&mut self, piece: &[u8]) -> u64 {
+        self.tail.extend(piece);
+        let found = self.tail.windows(self.bytes.len()).filter(|window| *window == self.bytes).count();
+        let rest = self.tail.len().saturating_sub(self.bytes.len() - 1);
+        self.tail.drain(..rest);
+        found as u64
+    }
 }
 
 async fn plain_client(shared: Arc<Shared>, address: SocketAddr) {

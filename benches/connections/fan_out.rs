@@ -82,6 +82,7 @@ pub(crate) async fn measure(count: usize, seconds: u64) {
         count,
         prefix: "shout:".to_owned(),
         in_a_topic: count,
+        listens: false,
         until: "phx_reply".to_owned(),
         counted: "said".to_owned(),
         plain: Some(plain.local_addr().unwrap()),

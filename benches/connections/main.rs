@@ -1,7 +1,8 @@
 //! What connections cost a server: memory while they are idle, processor time for each frame that they are sent.
 //!
 //! `cargo bench --bench connections` takes every measure, each in a fresh process, since an allocator keeps what it
-//! once had; `-- memory 10000`, `-- fan-out 1000` and `-- session 1000` take one. The server is in the measured process
+//! once had; `-- memory 10000`, `-- fan-out 1000` and `-- session 1000` take one, `-- memory-sse 1000` and
+//! `-- session-sse 1000` the same of readers of event streams. The server is in the measured process
 //! and its clients are in a child of that, so that what `/proc/self` and the process's clock say is the server's own;
 //! what the kernel keeps for a socket is not in it. Everything is on loopback. `CONNECTIONS_SECONDS` is the length of
 //! each load (5). Ten thousand connections need as many open files in each of the two processes: the limit is raised
@@ -24,7 +25,9 @@ use std::{
 use rejoin::{
     agent::Registry,
     config::{Config, Database, Flags, Surroundings},
+    model::{Person, machine::Asker},
     server::Server,
+    session::Send,
 };
 use tempfile::TempDir;
 
@@ -38,6 +41,10 @@ const WARM_UP: usize = 20;
 const IN_A_SESSION: usize = 10;
 /// The echo agent's pause before each word.
 const WORD: Duration = Duration::from_millis(30);
+/// How clients are connected: whether they only listen, what they are called, and the event with which they are in.
+type Kind = (bool, &'static str, &'static str);
+const WEB_SOCKETS: Kind = (false, "connections", "presence_state");
+const EVENT_STREAMS: Kind = (true, "event streams", "joined");
 /// How long the server may take to deliver what was asked for.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -48,15 +55,26 @@ fn main() {
     match words.as_slice() {
         [] => every_measure(),
         ["clients", load @ ..] => clients::run(&Load::from_words(load)),
-        ["memory", count] => block_on(idle_memory(count.parse().unwrap())),
+        ["memory", count] => block_on(idle_memory(count.parse().unwrap(), WEB_SOCKETS)),
+        ["memory-sse", count] => block_on(idle_memory(count.parse().unwrap(), EVENT_STREAMS)),
         ["fan-out", count] => block_on(fan_out::measure(count.parse().unwrap(), seconds())),
-        ["session", count] => block_on(session_events(count.parse().unwrap(), seconds())),
-        other => println!("{other:?} names no measure: memory COUNT, fan-out COUNT or session COUNT"),
+        ["session", count] => block_on(session_events(count.parse().unwrap(), seconds(), WEB_SOCKETS)),
+        ["session-sse", count] => block_on(session_events(count.parse().unwrap(), seconds(), EVENT_STREAMS)),
+        other => println!(
+            "{other:?} names no measure: memory COUNT, memory-sse COUNT, fan-out COUNT, session COUNT, session-sse COUNT"
+        ),
     }
 }
 
 fn every_measure() {
-    for measure in [["memory", "1000"], ["memory", "10000"], ["fan-out", "1000"], ["session", "1000"]] {
+    for measure in [
+        ["memory", "1000"],
+        ["memory", "10000"],
+        ["memory-sse", "1000"],
+        ["fan-out", "1000"],
+        ["session", "1000"],
+        ["session-sse", "1000"],
+    ] {
         let mut child = Command::new(std::env::current_exe().unwrap());
         let status = child.args(measure).stdin(Stdio::null()).status().unwrap();
         assert!(status.success(), "{measure:?} failed");
@@ -88,17 +106,22 @@ async fn session_server() -> (Server, TempDir) {
 }
 
 /// Resident memory for each connection that has joined a session, has read everything and says nothing.
-async fn idle_memory(count: usize) {
+async fn idle_memory(count: usize, (listens, name, until): Kind) {
     let (server, _folder) = session_server().await;
     let load = |prefix: &str, count| Load {
         address: server.address(),
         count,
         prefix: prefix.to_owned(),
         in_a_topic: IN_A_SESSION,
-        until: "presence_state".to_owned(),
+        listens,
+        until: until.to_owned(),
         counted: "events".to_owned(),
         plain: None,
     };
+    // Who only listens makes no session.
+    for (prefix, count) in [("warm", WARM_UP), ("s", count)] {
+        make_sessions(&server, prefix, count.div_ceil(IN_A_SESSION)).await;
+    }
     Clients::start(&load("session:warm", WARM_UP)).await.stop().await;
     while server.connections().count() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -109,7 +132,7 @@ async fn idle_memory(count: usize) {
     assert_eq!(server.connections().count(), count);
     let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / count as f64;
     println!(
-        "memory   {count:>6} idle connections on {} sessions: {:>5.2} KiB resident each ({:.2} of it anonymous), \
+        "memory   {count:>6} idle {name} on {} sessions: {:>5.2} KiB resident each ({:.2} of it anonymous), \
          {:.1} MiB in all; load {}",
         count.div_ceil(IN_A_SESSION),
         each(before.resident, after.resident),
@@ -122,32 +145,42 @@ async fn idle_memory(count: usize) {
 }
 
 /// Processor time for each `events` frame that is delivered while one session's answer streams to many.
-async fn session_events(count: usize, seconds: u64) {
+async fn session_events(count: usize, seconds: u64, (listens, name, until): Kind) {
     let (server, _folder) = session_server().await;
     let load = Load {
         address: server.address(),
         count,
         prefix: "session:shared".to_owned(),
         in_a_topic: count,
-        until: "presence_state".to_owned(),
+        listens,
+        until: until.to_owned(),
         counted: "events".to_owned(),
         plain: None,
     };
+    make_sessions(&server, "shared", 1).await;
     let mut clients = Clients::start(&load).await;
     settled().await;
     let words = Duration::from_secs(seconds).as_millis() / WORD.as_millis();
     let prompt = vec!["word"; usize::try_from(words).unwrap()].join(" ");
     let (cpu, began) = (cpu_seconds(), std::time::Instant::now());
-    clients.push("send", 1, &serde_json::json!({ "text": prompt }).to_string()).await;
+    let send = Send::parse(&serde_json::json!({ "text": prompt }).to_string()).unwrap();
+    let asker = Asker { person: Person { id: "bench".to_owned(), name: "Bench".to_owned() }, admin: true };
+    server.sessions().send("shared0", asker, send).await.unwrap().await.unwrap();
     let frames = delivered(&mut clients, &server).await;
     let (cpu, elapsed) = (cpu_seconds() - cpu, began.elapsed().as_secs_f64());
     println!(
-        "session  {count:>6} connections on one, {:.0} events frames/s: {:>5.2} us of processor time a frame; load {}",
+        "session  {count:>6} {name} on one, {:.0} events frames/s: {:>5.2} us of processor time a frame; load {}",
         frames as f64 / elapsed,
         cpu * 1e6 / frames as f64,
         load_average(),
     );
     clients.stop().await;
+}
+
+async fn make_sessions(server: &Server, prefix: &str, count: usize) {
+    for n in 0..count {
+        server.sessions().create(&format!("{prefix}{n}"), Default::default(), true).await.unwrap();
+    }
 }
 
 /// Waits until the answer has ended and everybody has its last frame. How many frames were delivered.
