@@ -12,7 +12,13 @@
 //! default of several, or `nats://…`. With `DURABLE_FOLLOWED=1` every session has a listener on another node too, and the
 //! time from the delivery where its turn runs to the delivery there is printed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark fails by panicking"
+)]
 #![allow(missing_docs, reason = "a program of its own")]
 
 mod load;
