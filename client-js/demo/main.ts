@@ -1,9 +1,10 @@
 /** The demo page: one session, shown and steered. Everything that it knows comes from the client's snapshot. */
 import { Rejoin } from "../src/index.js";
+import { persistIn } from "../src/persist.js";
 import { byId, setText } from "./dom.js";
 import { identity, sessionId, sessionLink, tokenFromAddress } from "./identity.js";
 import { MessageList } from "./messages.js";
-import { Outbox } from "./outbox.js";
+import { outboxList } from "./outbox.js";
 import { peopleList, queueList, typing } from "./room.js";
 import { connectionText } from "./words.js";
 
@@ -12,7 +13,8 @@ const link = sessionLink(id);
 const me = identity();
 const token = tokenFromAddress();
 const scheme = location.protocol === "https:" ? "wss" : "ws";
-const rejoin = new Rejoin(`${scheme}://${location.host}/socket`, token === undefined ? { user: me } : { user: me, token });
+const who = token === undefined ? { user: me } : { token };
+const rejoin = new Rejoin(`${scheme}://${location.host}/socket`, { ...who, persist: persistIn("sessionStorage") });
 const session = rejoin.session(id);
 
 const scroll = byId("scroll", HTMLElement);
@@ -28,7 +30,7 @@ const messages = new MessageList(byId("messages", HTMLElement), {
   stop: (turnId) => session.cancel(turnId),
   retry: (turnId) => session.retry(turnId),
 });
-const outbox = new Outbox(byId("outbox", HTMLElement), session, schedule);
+const showOutbox = outboxList(byId("outbox", HTMLElement), session);
 const showPeople = peopleList(byId("people", HTMLElement), me.id);
 const showQueue = queueList(byId("queue-box", HTMLElement), byId("queue", HTMLElement), session);
 const keys = typing(byId("typing", HTMLElement), session);
@@ -39,31 +41,32 @@ let joinedBefore = false;
 let following = true;
 
 function render(): void {
-  const { state, status, error, presence } = session.snapshot;
+  const snapshot = session.getSnapshot();
+  const { status, error } = snapshot;
   joinedBefore ||= status === "joined";
   showConnection();
   setText(banner, error?.message ?? "");
   banner.hidden = error === null;
-  showPeople(presence);
-  if (state) {
-    messages.update(state);
-    showQueue(state);
-    older.hidden = !state.hasMore;
-    byId("interrupt", HTMLButtonElement).hidden = !state.turns.some((turn) => turn.status === "running");
-    if (document.activeElement !== title) title.value = state.session.title ?? "";
-    document.title = state.session.title ? `${state.session.title} · Rejoin` : "Rejoin";
+  showPeople([...snapshot.people, ...snapshot.agents]);
+  if (snapshot.isReady) {
+    messages.update(snapshot);
+    showQueue(snapshot);
+    older.hidden = !snapshot.hasMore;
+    byId("interrupt", HTMLButtonElement).hidden = snapshot.running.length === 0;
+    if (document.activeElement !== title) title.value = snapshot.info?.title ?? "";
+    document.title = snapshot.info?.title ? `${snapshot.info.title} · Rejoin` : "Rejoin";
   }
-  outbox.update();
-  byId("welcome", HTMLElement).hidden = !state || state.messages.length > 0 || !outbox.isEmpty;
+  showOutbox(snapshot);
+  byId("welcome", HTMLElement).hidden = !snapshot.isReady || snapshot.messages.length + snapshot.outbox.length > 0;
   follow();
 }
 
 function showConnection(): void {
   const joined = session.snapshot.status === "joined";
-  connection.dataset["state"] = rejoin.connection;
+  connection.dataset["state"] = rejoin.connection.status;
   connection.dataset["session"] = session.snapshot.status;
   document.body.dataset["connection"] = joined ? "live" : "away";
-  setText(connection, connectionText(rejoin.connection, joined, joinedBefore));
+  setText(connection, connectionText(rejoin.connection.status, joined, joinedBefore));
 }
 
 function follow(): void {
@@ -89,7 +92,8 @@ function say(whenBusy: "queue" | "interrupt"): void {
   composer.value = "";
   fit();
   following = true;
-  outbox.say(text, whenBusy);
+  // What becomes of it is shown where it stands.
+  void session.send(text, { whenBusy });
   keys.typed();
 }
 
@@ -125,7 +129,7 @@ async function copyLink(button: HTMLButtonElement): Promise<void> {
 }
 
 session.subscribe(schedule);
-rejoin.onConnection(schedule);
+rejoin.subscribe(schedule);
 scroll.addEventListener("scroll", () => {
   following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 48;
   jump.hidden = following;

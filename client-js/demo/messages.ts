@@ -4,7 +4,7 @@
  * A message's element lives as long as the message; streaming text is appended to the text that is shown. Invariant:
  * what others wrote reaches the page as text only.
  */
-import type { Message, Part, SessionState } from "../src/index.js";
+import type { Message, Part, SessionSnapshot } from "../src/index.js";
 import { KeyedList, el, growText, setText, type View } from "./dom.js";
 import { hue, initials, turnView, type TurnView } from "./words.js";
 
@@ -23,7 +23,7 @@ interface Row {
 export class MessageList {
   readonly #list: KeyedList<Row>;
   #rows: readonly Row[] = [];
-  #shown: SessionState | null = null;
+  #shown: SessionSnapshot | null = null;
 
   constructor(parent: HTMLElement, actions: Actions) {
     this.#list = new KeyedList<Row>(
@@ -33,7 +33,7 @@ export class MessageList {
     );
   }
 
-  update(state: SessionState): void {
+  update(state: SessionSnapshot): void {
     const shown = this.#shown;
     const turnsChanged = shown?.turns !== state.turns || shown.ended !== state.ended;
     const before = new Map(this.#rows.map((row) => [row.message.id, row]));

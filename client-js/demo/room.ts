@@ -1,5 +1,5 @@
 /** What stands around the messages: who is here, what waits, who is typing. Each shows one piece of the snapshot. */
-import type { PresenceEntry, Session, SessionState, Turn } from "../src/index.js";
+import type { PresenceEntry, Session, SessionSnapshot, Turn } from "../src/index.js";
 import { KeyedList, el, setText, type View } from "./dom.js";
 import { avatar } from "./messages.js";
 import { plainText, queuedText, typingText } from "./words.js";
@@ -30,7 +30,7 @@ interface Waiting {
 }
 
 /** The queued turns with their places, each with a way out. */
-export function queueList(box: HTMLElement, parent: HTMLElement, session: Session): (state: SessionState) => void {
+export function queueList(box: HTMLElement, parent: HTMLElement, session: Session): (state: SessionSnapshot) => void {
   const make = ({ turn }: Waiting): View<Waiting> => {
     const text = el("span", { class: "what" });
     const place = el("span", { class: "place" });
@@ -51,17 +51,16 @@ export function queueList(box: HTMLElement, parent: HTMLElement, session: Sessio
     return { element, update };
   };
   const list = new KeyedList<Waiting>(parent, ({ turn }) => turn.id, make);
-  let shown: SessionState["turns"] | null = null;
+  let shown: SessionSnapshot["turns"] | null = null;
   return (state) => {
     if (state.turns === shown) return;
     shown = state.turns;
-    const queued = state.turns.filter((turn) => turn.status === "queued");
-    box.hidden = queued.length === 0;
-    list.update(queued.map((turn) => ({ turn, text: promptText(state, turn) })));
+    box.hidden = state.queue.length === 0;
+    list.update(state.queue.map((turn) => ({ turn, text: promptText(state, turn) })));
   };
 }
 
-function promptText(state: SessionState, turn: Turn): string {
+function promptText(state: SessionSnapshot, turn: Turn): string {
   const prompt = state.messages.findLast((message) => message.id === turn.prompt_id);
   return prompt ? plainText(prompt) : "an earlier message";
 }
@@ -79,7 +78,7 @@ export function typing(element: HTMLElement, session: Session): { told: () => vo
     timers.delete(name);
     show();
   };
-  session.onBroadcast(({ event, by }) => {
+  session.on("broadcast", ({ event, by }) => {
     if (!by) return;
     clearTimeout(timers.get(by.name));
     if (event === "typing") timers.set(by.name, setTimeout(() => stop(by.name), TYPING_SHOWN_MS));

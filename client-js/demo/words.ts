@@ -4,7 +4,7 @@
  * Two things are never mixed: whether this page is connected, and what became of a turn. A page that has lost its
  * connection says so in one place, and calls no turn stopped for it.
  */
-import { turnOf, type ConnectionState, type Message, type SessionState, type Turn } from "../src/index.js";
+import { turnOf, type ConnectionStatus, type Message, type SessionSnapshot, type Turn } from "../src/index.js";
 
 /** What is said about the turn of a message, beside it. */
 export interface TurnView {
@@ -16,8 +16,11 @@ export interface TurnView {
   readonly action: "stop" | "retry" | "none";
 }
 
+/** What of a session the words are about. */
+type Said = Pick<SessionSnapshot, "messages" | "turns" | "ended">;
+
 /** What is to be shown beside `message`, or null. The answer carries it; the prompt does where there is no answer. */
-export function turnView(state: SessionState, message: Message): TurnView | null {
+export function turnView(state: Said, message: Message): TurnView | null {
   const turn = turnOf(state, message);
   if (!turn) return message.status === "partial" ? replaced(message) : null;
   if (turn.status === "completed") return null;
@@ -76,8 +79,10 @@ function cancelText(turn: Turn): string {
 }
 
 /** What the connection element says. */
-export function connectionText(state: ConnectionState, joined: boolean, joinedBefore: boolean): string {
+export function connectionText(state: ConnectionStatus, joined: boolean, joinedBefore: boolean): string {
   if (state === "closed") return "Disconnected";
+  if (state === "refused") return "Not let in";
+  if (state === "offline") return "Offline";
   if (state === "open") return joined ? "Connected" : "Joining…";
   return joinedBefore ? "Reconnecting…" : "Connecting…";
 }
@@ -105,6 +110,6 @@ export function hue(id: string): number {
 }
 
 /** All plain text of a message. */
-export function plainText(message: Message): string {
+export function plainText(message: Pick<Message, "parts">): string {
   return message.parts.map((part) => (part.kind === "text" ? (part.text ?? "") : "")).join("");
 }

@@ -22,7 +22,10 @@ export async function bundlePage(folder) {
   await copyFile(`${root}/demo/index.html`, `${folder}/index.html`);
 }
 
-/** The library as one module; phoenix stays a dependency. */
+/** The modules that the package exports. None of them carries a part of another one. */
+export const ENTRIES = ["index", "persist"];
+
+/** The library, each export as one module; phoenix stays a dependency. */
 export async function bundleLibrary(folder) {
   await build({
     absWorkingDir: root,
@@ -30,8 +33,8 @@ export async function bundleLibrary(folder) {
     format: "esm",
     target: "es2022",
     packages: "external",
-    entryPoints: ["src/index.ts"],
-    outfile: `${folder}/index.js`,
+    entryPoints: ENTRIES.map((name) => `src/${name}.ts`),
+    outdir: folder,
     logLevel: "warning",
   });
 }

@@ -1,8 +1,9 @@
 /**
  * What can go wrong with a request, as one typed error.
  *
- * `reason` is the server's own word where the server answered, and one of `timeout`, `disconnected`, `left` where this
- * client gave up. `uncertain` says whether it may have happened nevertheless: then repeat it with the same id.
+ * `reason` is the server's own word where the server answered, and one of `timeout`, `disconnected`, `left`,
+ * `discarded`, `reset` where this client ended it. `uncertain` says whether it may have happened nevertheless: then
+ * repeat it with the same id.
  */
 
 /** The reasons that the server gives, and those of this client. */
@@ -19,9 +20,14 @@ export type ErrorReason =
   | "unavailable"
   | "timeout"
   | "disconnected"
-  | "left";
+  | "left"
+  | "discarded"
+  | "reset";
 
 const UNCERTAIN: ReadonlySet<string> = new Set<ErrorReason>(["unavailable", "timeout", "disconnected"]);
+
+/** Nothing was done, and the same may go well a little later. */
+const PASSING: ReadonlySet<string> = new Set<ErrorReason>(["rate_limited", "draining"]);
 
 /** Joins refused for one of these are not tried again by themselves: nothing would change. */
 const FINAL: ReadonlySet<string> = new Set<ErrorReason | "unmatched topic">([
@@ -37,6 +43,10 @@ const OWN_TEXTS: Readonly<Record<string, string>> = {
   timeout: "The server did not answer in time. Try again; with the same id nothing happens twice.",
   disconnected: "The connection was lost before the answer came. Try again; with the same id nothing happens twice.",
   left: "The session was left before the answer came. Join it again.",
+  discarded: "The message was taken back before it was sent.",
+  reset: "The log of this session was replaced, so that what was read of it does not continue. Begin anew.",
+  too_large: "The server takes no message of this size. Shorten it.",
+  unauthorized: "The server does not accept this identity. Log in again.",
 };
 
 /** A request that was refused, or that got no answer. */
@@ -58,6 +68,11 @@ export class RejoinError extends Error {
     return UNCERTAIN.has(this.reason);
   }
 
+  /** @internal Whether the same request is worth repeating by itself. */
+  get isPassing(): boolean {
+    return PASSING.has(this.reason) || this.uncertain;
+  }
+
   /** Whether the same join would be refused again. */
   get isFinal(): boolean {
     return FINAL.has(this.reason);
@@ -77,4 +92,10 @@ export function errorFrom(response: unknown): RejoinError {
   };
   const word = typeof reason === "string" && reason !== "" ? reason : "unavailable";
   return new RejoinError(word, typeof message === "string" && message !== "" ? message : undefined);
+}
+
+/** Makes an error of whatever was thrown. */
+export function asError(thrown: unknown, reason: ErrorReason): RejoinError {
+  if (thrown instanceof RejoinError) return thrown;
+  return new RejoinError(reason, thrown instanceof Error ? thrown.message : String(thrown));
 }

@@ -1,8 +1,22 @@
 /** The client of Rejoin: `new Rejoin(url).session(id).join()`. */
+export type { ConnectionSnapshot, ConnectionStatus, Transport } from "./connection.js";
 export { RejoinError, type ErrorReason } from "./errors.js";
 export { addHistory, applyEvent, applyEvents, fromJoin, turnOf, type SessionState } from "./fold.js";
 export { randomId } from "./ids.js";
-export { Rejoin, type ConnectionState, type RejoinOptions, type Transport } from "./rejoin.js";
+export type { Persistence, SessionKeeper } from "./kept.js";
+export type { Readable } from "./listeners.js";
+export type { PendingMessage, PendingStatus } from "./outbox.js";
+export { Rejoin, type RejoinOptions } from "./rejoin.js";
 export { Session } from "./session.js";
-export type { SendOptions, SessionOptions, SessionSnapshot, SessionStatus, SessionUpdate } from "./shapes.js";
+export type {
+  EventContext,
+  SendOptions,
+  SessionEvents,
+  SessionOptions,
+  SessionSnapshot,
+  SessionStatus,
+  SessionUpdate,
+} from "./shapes.js";
+export type { TokenSource } from "./tokens.js";
+export { TurnReader, type TurnOutcome, type TurnPiece } from "./turns.js";
 export type * from "./types.js";

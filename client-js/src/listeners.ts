@@ -1,4 +1,5 @@
-/** A set of listeners. One that throws neither stops the others nor the one who emits. */
+/** Sets of listeners. One that throws neither stops the others nor the one who emits. */
+
 export class Listeners<Args extends unknown[]> {
   readonly #listeners = new Set<(...args: Args) => void>();
 
@@ -24,4 +25,28 @@ export class Listeners<Args extends unknown[]> {
       }
     }
   }
+}
+
+/** Listeners by name, each with the arguments that `Events` gives it. */
+export class Emitter<Events extends Record<keyof Events, unknown[]>> {
+  readonly #named = new Map<keyof Events, Listeners<never>>();
+
+  on<Name extends keyof Events>(name: Name, listener: (...args: Events[Name]) => void): () => void {
+    const known = this.#named.get(name) as Listeners<Events[Name]> | undefined;
+    const listeners = known ?? new Listeners<Events[Name]>();
+    this.#named.set(name, listeners as unknown as Listeners<never>);
+    return listeners.add(listener);
+  }
+
+  emit<Name extends keyof Events>(name: Name, ...args: Events[Name]): void {
+    (this.#named.get(name) as Listeners<Events[Name]> | undefined)?.emit(...args);
+  }
+}
+
+/** Something that can be read at any time and tells when it has changed: what `useSyncExternalStore` wants. */
+export interface Readable<Snapshot> {
+  /** Everything as it is now: the same object until something changes. Bound. */
+  readonly getSnapshot: () => Snapshot;
+  /** Calls `listener` after each change; the function returned stops that. Bound. */
+  readonly subscribe: (listener: () => void) => () => void;
 }

@@ -1,81 +1,92 @@
 /**
- * The connection: one socket, and the sessions on it.
+ * The client: one connection, and the sessions on it.
  *
- * Knows phoenix's Socket; nothing of what is in a session. Whether the connection is open says nothing about turns:
- * they go on at the server. Invariant: one `Session` per id, and one socket for all of them.
+ * Wires the parts and knows who speaks. Invariants: one `Session` per id, one socket for all of them, one person.
  */
-import { LongPoll, Socket } from "phoenix";
-import { Listeners } from "./listeners.js";
-import { Session } from "./session.js";
-import type { Host, SessionOptions } from "./shapes.js";
-
-/** `closed`: not asked for. `connecting`: asked for and not there, also between two tries after a drop. */
-export type ConnectionState = "connecting" | "open" | "closed";
-
-/** A class like the browser's WebSocket. */
-export type Transport = new (endpoint: string, protocols?: string | string[]) => object;
+import { Connection, type ConnectionSnapshot, type Transport } from "./connection.js";
+import { asError } from "./errors.js";
+import type { Persistence, SessionKeeper } from "./kept.js";
+import type { Readable } from "./listeners.js";
+import { Session, type Host } from "./session.js";
+import type { SessionOptions } from "./shapes.js";
+import { Tokens, type TokenSource } from "./tokens.js";
+import type { Person } from "./types.js";
 
 export interface RejoinOptions {
-  /** A JWT, or what gives the one of the moment; asked at each connection. */
-  readonly token?: string | (() => string);
-  /** Who one is, on a server without tokens. */
+  /**
+   * A JWT, or a function that gives the one of the moment, at once or later; it is asked before each connection and
+   * again before a token runs out. It throws a `RejoinError("unauthorized")` where there is none for this user.
+   */
+  readonly token?: TokenSource;
+  /** Who one is. With a token the server believes the token; `user.id` must then be the token's `sub`. */
   readonly user?: { readonly id?: string; readonly name?: string };
-  /** How the bytes move; the platform's WebSocket unless something else is given. */
-  readonly transport?: "websocket" | "longpoll" | Transport;
-  /** How long a request may go without an answer, over all repeats. 30 s unless given. */
+  /** Where what is held is kept across a refresh: see `rejoin-client/persist`. Nowhere unless given. */
+  readonly persist?: Persistence;
+  /**
+   * How the bytes move. `auto`: a WebSocket, and long-polling where a network keeps those out. In Node before version
+   * 22 give the class of the `ws` package.
+   */
+  readonly transport?: "auto" | "websocket" | "longpoll" | Transport;
+  /** How long a request may go without an answer, over all repeats. 30 s unless given. What is sent has no limit. */
   readonly requestTimeoutMs?: number;
   /** How often a silent connection is probed. 20 s unless given; keep it below half of the server's limit. */
   readonly heartbeatIntervalMs?: number;
+  /** The longest wait between two tries to connect. 10 s unless given. */
+  readonly maxReconnectMs?: number;
 }
 
-const RECONNECT_AFTER_MS = [10, 50, 100, 200, 500, 1_000, 2_000] as const;
-const RECONNECT_AFTER_MAX_MS = 5_000;
-
-/** A connection to a Rejoin server, `ws://` or `wss://` and the path of its socket (usually `/socket`). */
-export class Rejoin {
-  readonly #socket: Socket;
-  readonly #sessions = new Map<string, Session>();
-  readonly #changed = new Listeners<[ConnectionState]>();
+/** A connection to a Rejoin server: `ws://` or `wss://` and the path of its socket, or the path alone in a page. */
+export class Rejoin implements Readable<ConnectionSnapshot> {
+  readonly #url: string;
+  readonly #user: RejoinOptions["user"];
+  readonly #tokens: Tokens;
+  readonly #connection: Connection;
+  readonly #persist: Persistence | undefined;
   readonly #requestTimeoutMs: number;
-  #connection: ConnectionState = "closed";
-  #token: RejoinOptions["token"];
-  /** What a server that is closing asked for; taken by the next reconnect. */
-  #drainAfterMs: number | null = null;
+  readonly #sessions = new Map<string, Session>();
 
   constructor(url: string, options: RejoinOptions = {}) {
+    this.#url = url;
+    this.#user = options.user;
+    this.#tokens = new Tokens(options.token, options.user?.id, (token) => void this.#renew(token));
+    this.#persist = options.persist;
     this.#requestTimeoutMs = options.requestTimeoutMs ?? 30_000;
-    this.#token = options.token;
-    this.#socket = new Socket(url, {
+    this.#connection = new Connection({
+      url,
       params: () => userParams(options.user),
+      tokens: this.#tokens,
+      transport: options.transport ?? "auto",
       heartbeatIntervalMs: options.heartbeatIntervalMs ?? 20_000,
-      reconnectAfterMs: (tries) => this.#reconnectAfterMs(tries),
-      ...transportOption(options.transport),
-      // phoenix takes a function here as well, its type does not say so.
-      ...(options.token === undefined ? {} : { authToken: (() => this.#currentToken()) as unknown as string }),
+      maxReconnectMs: options.maxReconnectMs ?? 10_000,
     });
-    this.#socket.onOpen(() => {
-      this.#drainAfterMs = null;
-      this.#setConnection("open");
-    });
-    const lost = (): void => this.#setConnection(this.#connection === "closed" ? "closed" : "connecting");
-    this.#socket.onClose(lost);
-    this.#socket.onError(lost);
+    this.#connection.subscribe(() => this.#each((session) => session.connectionChanged()));
+    this.#connection.lost.add((code) => this.#each((session) => session.connectionLost(code)));
+    this.#connection.suspended.add(() => this.#each((session) => session.flush()));
   }
 
-  /** Whether there is a connection. What it says of turns: nothing. */
-  get connection(): ConnectionState {
-    return this.#connection;
+  /** Whether there is a connection, and what keeps it from being there. The same object until something changes. */
+  get connection(): ConnectionSnapshot {
+    return this.#connection.getSnapshot();
   }
 
-  /** Calls `listener` when the connection changes; the function returned stops that. */
-  onConnection(listener: (state: ConnectionState) => void): () => void {
-    return this.#changed.add(listener);
+  /** Who one is here, as far as that is known: `user`, or what the token says. */
+  get me(): Person | null {
+    const { sub, name } = this.#tokens.claims;
+    const id = sub ?? this.#user?.id;
+    return id === undefined ? null : { id, name: name ?? this.#user?.name ?? id };
   }
+
+  readonly getSnapshot = (): ConnectionSnapshot => this.#connection.getSnapshot();
+  readonly subscribe = (listener: () => void): (() => void) => this.#connection.subscribe(listener);
 
   /** Connects, and connects again after each drop. Joining a session does so by itself. */
   connect(): void {
-    if (this.#connection === "closed") this.#setConnection("connecting");
-    this.#socket.connect();
+    this.#connection.connect();
+  }
+
+  /** Tries to connect now, where it would be tried later or was refused. */
+  retryNow(): void {
+    this.#connection.retryNow();
   }
 
   /** The session of that id: always the same object. The options count the first time. */
@@ -87,47 +98,70 @@ export class Rejoin {
     return session;
   }
 
-  /** Renews the identity: of this connection, at once for all sessions, and of the ones to come. */
-  async renewToken(token: string | (() => string)): Promise<void> {
-    this.#token = token;
-    const live = [...this.#sessions.values()].find((session) => session.isLive);
-    await live?.renewToken(this.#currentToken());
+  /**
+   * Another token, or another function that gives one: of this connection, at once for all sessions, and of the ones to
+   * come. For another person make another `Rejoin`.
+   */
+  async renewToken(token: TokenSource): Promise<void> {
+    this.#tokens.replace(token);
+    if (!this.#connection.isOpen) {
+      this.#connection.retryNow();
+      return;
+    }
+    const current = this.#tokens.fetch();
+    await this.#present(typeof current === "string" ? current : await current);
   }
 
   /** Leaves all sessions and closes. What the sessions hold stays; `join()` leads back. */
   disconnect(): void {
-    this.#sessions.forEach((session) => session.leave());
-    this.#setConnection("closed");
-    this.#socket.disconnect();
+    this.#each((session) => session.leave());
+    this.#connection.close();
+  }
+
+  /** Closes, and removes everything that was kept of this person: for signing out. */
+  async forget(): Promise<void> {
+    this.disconnect();
+    await this.#persist?.forget(this.#url, this.#userId());
+  }
+
+  #each(act: (session: Session) => void): void {
+    this.#sessions.forEach(act);
   }
 
   #host(): Host {
     return {
-      socket: this.#socket,
+      connection: this.#connection,
       requestTimeoutMs: this.#requestTimeoutMs,
-      connect: () => this.connect(),
-      onDraining: (afterMs) => {
-        this.#drainAfterMs = Math.max(0, afterMs);
-      },
+      me: () => this.me,
+      keeper: (sessionId) => this.#keeper(sessionId),
     };
   }
 
-  #currentToken(): string {
-    return typeof this.#token === "function" ? this.#token() : (this.#token ?? "");
+  #keeper(sessionId: string): SessionKeeper | null | Promise<SessionKeeper | null> {
+    const persist = this.#persist;
+    if (!persist) return null;
+    const keeper = (): SessionKeeper => persist.keeper(this.#url, this.#userId(), sessionId);
+    const isKnown = !this.#tokens.isUsed || this.me !== null;
+    return isKnown ? keeper() : this.#tokens.first.then(keeper);
   }
 
-  /** A server that drains spreads its clients; without one, chance does: a restart finds them all waiting. */
-  #reconnectAfterMs(tries: number): number {
-    const drainAfterMs = this.#drainAfterMs;
-    this.#drainAfterMs = null;
-    const base = RECONNECT_AFTER_MS[tries - 1] ?? RECONNECT_AFTER_MAX_MS;
-    return drainAfterMs ?? Math.round(base * (0.5 + Math.random()));
+  /** What this person's records lie under: another person at the same browser finds none of them. */
+  #userId(): string {
+    return this.me?.id ?? "";
   }
 
-  #setConnection(state: ConnectionState): void {
-    if (state === this.#connection) return;
-    this.#connection = state;
-    this.#changed.emit(state);
+  async #renew(token: string): Promise<void> {
+    try {
+      await this.#present(token);
+    } catch (error) {
+      this.#connection.report(asError(error, "unauthorized"));
+    }
+  }
+
+  /** Shows the token on the connection that there is; one without a joined topic is shown it when it is made anew. */
+  async #present(token: string): Promise<void> {
+    const live = [...this.#sessions.values()].find((session) => session.isLive);
+    await live?.renewToken(token);
   }
 }
 
@@ -136,9 +170,4 @@ function userParams(user: RejoinOptions["user"]): object {
     ...(user?.id === undefined ? {} : { user_id: user.id }),
     ...(user?.name === undefined ? {} : { name: user.name }),
   };
-}
-
-function transportOption(transport: RejoinOptions["transport"]): { transport?: new (endpoint: string) => object } {
-  if (transport === undefined || transport === "websocket") return {};
-  return { transport: transport === "longpoll" ? LongPoll : transport };
 }

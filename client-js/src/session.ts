@@ -1,32 +1,32 @@
 /**
- * One session: joins its topic, folds what arrives, asks for things.
+ * One session: what is known of it, and what can be asked of it.
  *
- * Knows the topic's protocol and phoenix's Channel, not the socket's life. Invariants: an `events` push is applied iff
- * it continues what is held; whatever does not fit leads to a new join, first with the cursor, then without; the cursor
- * of a join is that of what is held when the join is sent. Losing the connection changes nothing that is held.
+ * Puts the parts together: the channel that folds, the requests that outlive a connection, the outbox, the storage.
+ * Invariants: the snapshot changes only by what these parts report; there is at most one channel for a session.
  */
-import { Presence, type Channel } from "phoenix";
-import { RejoinError, errorFrom } from "./errors.js";
-import { addHistory, applyEvents, fromJoin, turnOf, type SessionState } from "./fold.js";
+import { SessionChannel } from "./channel.js";
+import type { Connection } from "./connection.js";
+import { RejoinError } from "./errors.js";
+import { turnOf, type SessionState } from "./fold.js";
 import { randomId } from "./ids.js";
-import { Listeners } from "./listeners.js";
-import { presenceEntry } from "./presence.js";
+import type { Kept, SessionKeeper } from "./kept.js";
+import { Emitter, Listeners, type Readable } from "./listeners.js";
+import { Outbox, sendPayload, type OutboxStore } from "./outbox.js";
 import { Requests } from "./requests.js";
-import type { Host, SendOptions, SessionOptions, SessionSnapshot, SessionUpdate } from "./shapes.js";
-import type {
-  BroadcastMessage,
-  CancelReply,
-  EventsPush,
-  HistoryReply,
-  JoinReply,
-  Json,
-  Message,
-  Part,
-  PresenceEntry,
-  RetryReply,
-  SendReply,
-  Turn,
-} from "./types.js";
+import type { SendOptions, SessionEvents, SessionOptions, SessionSnapshot, SessionUpdate } from "./shapes.js";
+import { emptySnapshot, ofPresence, ofState } from "./snapshot.js";
+import { TurnReader } from "./turns.js";
+import type { CancelReply, HistoryReply, Json, Message, Part, Person, RetryReply, SendReply, SessionEvent, Turn } from "./types.js";
+
+/** @internal What a session needs of its client. */
+export interface Host {
+  readonly connection: Connection;
+  readonly requestTimeoutMs: number;
+  /** Who says what is said here, as far as that is known. */
+  readonly me: () => Person | null;
+  /** Where the session is kept; null where nothing is. It may have to wait until it is known who asks. */
+  readonly keeper: (sessionId: string) => SessionKeeper | null | Promise<SessionKeeper | null>;
+}
 
 interface Deferred {
   readonly promise: Promise<void>;
@@ -34,42 +34,41 @@ interface Deferred {
   readonly reject: (error: RejoinError) => void;
 }
 
-/** Waits before joining anew, by how many such joins came to nothing one after another. */
-const ANEW_AFTER_MS = [0, 1_000, 2_000, 5_000, 10_000] as const;
+/** Who lets go of a session may want it again at once, as a view that is drawn anew does. */
+const RELEASE_AFTER_MS = 1_000;
+/** So long what is being sent is waited for when nobody looks any more. */
+const LINGER_MS = 30_000;
 
-/** After so many joins with a cursor that came to nothing, the cursor itself is doubted. */
-const TRUST_CURSOR_TIMES = 2;
+const NO_STORE: OutboxStore = { save: () => undefined, remove: () => undefined, has: () => true };
 
-export class Session {
+export class Session implements Readable<SessionSnapshot> {
   readonly id: string;
   readonly #host: Host;
+  readonly #channel: SessionChannel;
   readonly #requests: Requests;
-  readonly #options: SessionOptions;
+  readonly #outbox: Outbox;
   readonly #changed = new Listeners<[]>();
-  readonly #broadcasts = new Listeners<[BroadcastMessage]>();
-  readonly #missed = new Listeners<[number]>();
-
-  #snapshot: SessionSnapshot = { status: "idle", error: null, state: null, presence: [] };
-  #ownPresence: Readonly<Record<string, Json>> | undefined;
-  /** The presence fields that went out with the join. */
-  #joinedPresence: Readonly<Record<string, Json>> | undefined;
-  #channel: Channel | null = null;
-  #live = false;
-  #trustCursor = true;
-  #anewTimes = 0;
-  #anewTimer: ReturnType<typeof setTimeout> | undefined;
+  readonly #events = new Emitter<SessionEvents>();
+  #snapshot: SessionSnapshot;
+  #applied: [SessionEvent, boolean][] = [];
+  #keeper: SessionKeeper | null = null;
+  #restoring: Promise<void> | null = null;
+  /** What is held was confirmed by the server, not only found in storage. */
+  #isConfirmed = false;
   #joining: Deferred | null = null;
   #history: Promise<boolean> | null = null;
-  /** Raised by each snapshot: what was asked about the state before it does not fit any more. */
-  #generation = 0;
+  #holders = 0;
+  #releaseTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal Made by `Rejoin.session`. */
   constructor(host: Host, id: string, options: SessionOptions) {
     this.#host = host;
     this.id = id;
+    this.#snapshot = { ...emptySnapshot(id), connection: host.connection.getSnapshot().status };
     this.#requests = new Requests(host.requestTimeoutMs);
-    this.#options = options;
-    this.#ownPresence = options.presence;
+    this.#channel = this.#makeChannel(options);
+    this.#outbox = new Outbox(this.#requests, this.#store(), host.me, () => this.#showOutbox());
+    this.#restore();
   }
 
   /** Everything that is known now. The same object until something changes. */
@@ -77,30 +76,12 @@ export class Session {
     return this.#snapshot;
   }
 
-  /** As `snapshot`; bound, for `useSyncExternalStore` and the like. */
   readonly getSnapshot = (): SessionSnapshot => this.#snapshot;
-
-  /** What is held of the log; null before the first join. */
-  get state(): SessionState | null {
-    return this.#snapshot.state;
-  }
-
-  /** Who is here, and which agents work. */
-  get presence(): readonly PresenceEntry[] {
-    return this.#snapshot.presence;
-  }
-
-  /** Calls `listener` after each change; the function returned stops that. */
   readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
 
-  /** Calls `listener` with what others broadcast. */
-  onBroadcast(listener: (message: BroadcastMessage) => void): () => void {
-    return this.#broadcasts.add(listener);
-  }
-
-  /** Calls `listener` with the number of broadcasts that this connection was too slow for. Events are never missed. */
-  onMissed(listener: (count: number) => void): () => void {
-    return this.#missed.add(listener);
+  /** Calls `listener` for each event of that name, once the snapshot has it; the function returned stops that. */
+  on<Name extends keyof SessionEvents>(name: Name, listener: (...args: SessionEvents[Name]) => void): () => void {
+    return this.#events.on(name, listener);
   }
 
   /**
@@ -108,12 +89,20 @@ export class Session {
    * success, rejects if the server refuses for good. Calling it again while it lasts gives the same promise.
    */
   join(): Promise<void> {
-    if (this.#joining) return this.#joining.promise;
-    this.#joining = deferred();
+    const { connection } = this.#host;
+    const isShutOut = connection.getSnapshot().status === "refused";
+    if (this.#joining && !isShutOut) return this.#joining.promise;
+    const wasOpen = this.#joining !== null;
+    const joining = deferred();
+    this.#joining = joining;
     this.#set({ status: "joining", error: null });
-    this.#host.connect();
-    this.#connect();
-    return this.#joining.promise;
+    connection.connect();
+    const open = (): void => {
+      if (this.#joining === joining && !wasOpen) this.#open();
+    };
+    if (this.#restoring) void this.#restoring.then(open);
+    else open();
+    return joining.promise;
   }
 
   /** Leaves. What is held stays, so that a later join brings only what was missed. Turns go on without you. */
@@ -122,37 +111,69 @@ export class Session {
   }
 
   /**
-   * Says something. Resolves when it is durable; a lost connection in between is bridged by sending it again under the
-   * same id. On an error that is `uncertain`, repeat it with the error's `id`.
+   * Joins for as long as somebody holds the session: call the function returned when it is not needed any more. What
+   * is being sent is waited for before the session is left.
    */
-  async send(content: string | readonly Part[], options: SendOptions = {}): Promise<SendReply> {
-    const id = options.id ?? randomId();
-    const what = typeof content === "string" ? { text: content } : { parts: content };
-    const payload = {
-      id,
-      ...what,
-      ...(options.agent === undefined ? {} : { agent: options.agent }),
-      ...(options.whenBusy === undefined ? {} : { when_busy: options.whenBusy }),
-      ...(options.answer === undefined ? {} : { answer: options.answer }),
+  hold(): () => void {
+    this.#holders += 1;
+    clearTimeout(this.#releaseTimer);
+    void this.join();
+    let isHeld = true;
+    return () => {
+      if (!isHeld) return;
+      isHeld = false;
+      this.#holders -= 1;
+      if (this.#holders === 0) this.#releaseAt(performance.now() + LINGER_MS);
     };
-    try {
-      return (await this.#ask("send", payload)) as SendReply;
-    } catch (error) {
-      throw error instanceof RejoinError ? error.withId(id) : error;
-    }
   }
 
-  /** Stops a turn. Resolves when it has ended, with how. */
+  /**
+   * Says something: at once in the outbox, and in the log as soon as there is a connection, under one id however often
+   * it has to be sent. Resolves when it is durable, rejects when the server refuses it; it then stays in the outbox.
+   */
+  send(content: string | readonly Part[], options: SendOptions = {}): Promise<SendReply> {
+    const isGone = this.#snapshot.status === "deleted";
+    if (!isGone) void this.join();
+    const sent = this.#outbox.add(sendPayload(options.id ?? randomId(), content, options));
+    if (isGone) this.#outbox.fail(new RejoinError("not_found", "The session was deleted. Join it to make a new one."));
+    return sent;
+  }
+
+  /** Sends again what was refused, under the same id. */
+  resend(messageId: string): void {
+    void this.join();
+    this.#outbox.retry(messageId);
+  }
+
+  /** Takes back what was refused or has never left. False where it is too late: it may be in the log. */
+  discard(messageId: string): boolean {
+    return this.#outbox.discard(messageId);
+  }
+
+  /** Stops a turn. Resolves when it has ended, with how: it may have reached its own end first. */
   async cancel(turnId: string): Promise<CancelReply> {
-    return (await this.#ask("cancel", { turn_id: turnId })) as CancelReply;
+    return (await this.#ask("cancel", { turn_id: turnId }, true)) as CancelReply;
   }
 
-  /** Asks again what an ended turn was asked. While an attempt is under way, that one is the answer. */
+  /**
+   * Asks again what an ended turn was asked. While an attempt is under way, that one is the answer, also where it is
+   * this very retry whose first answer was lost.
+   */
   async retry(turnId: string): Promise<RetryReply> {
-    return (await this.#ask("retry", { turn_id: turnId })) as RetryReply;
+    return (await this.#ask("retry", { turn_id: turnId }, () => this.#retryOf(turnId))) as RetryReply;
   }
 
-  /** Loads older messages into the state. Resolves with whether there are still older ones. */
+  /** The turn of that id, to be read from its start to its end. */
+  turn(turnId: string): TurnReader {
+    return new TurnReader(this.#turnSource(), turnId);
+  }
+
+  /** The turn of a message: of an answer the one that wrote it, of a prompt the newest one that answers it. */
+  turnOf(message: Message): Turn | null {
+    return turnOf(this.#snapshot, message);
+  }
+
+  /** Loads older messages. Resolves with whether there are still older ones. */
   history(limit?: number): Promise<boolean> {
     this.#history ??= this.#loadOlder(limit).finally(() => {
       this.#history = null;
@@ -162,121 +183,114 @@ export class Session {
 
   /** Changes title, metadata or how many turns may run at once. */
   async update(changes: SessionUpdate): Promise<void> {
-    await this.#ask("update", changes);
+    await this.#ask("update", changes, true);
   }
 
   /** Sends something to everyone else here, past the log: now, or not at all (`disconnected`). */
-  async broadcast(event: string, payload: Json): Promise<void> {
-    if (!this.#live) throw new RejoinError("disconnected", "There is no connection to broadcast on.");
+  async broadcast(event: string, payload: Json = {}): Promise<void> {
+    if (!this.#channel.isLive) throw new RejoinError("disconnected", "There is no connection to broadcast on.");
     await this.#ask("broadcast", { event, payload }, false);
   }
 
   /** Replaces this connection's own presence fields, now and after each later join. */
   async setPresence(fields: Readonly<Record<string, Json>>): Promise<void> {
-    this.#ownPresence = fields;
-    if (this.#live) await this.#ask("presence", fields);
-  }
-
-  /** The turn of a message: see `turnOf` of the fold. */
-  turnOf(message: Message): Turn | null {
-    return this.state && turnOf(this.state, message);
+    if (this.#channel.show(fields)) await this.#ask("presence", fields, true);
   }
 
   /** @internal Renews the identity of the whole connection. */
   renewToken(token: string): Promise<unknown> {
-    return this.#ask("access_token", { token });
+    return this.#ask("access_token", { token }, true);
   }
 
   /** @internal Whether a push would be sent at once. */
   get isLive(): boolean {
-    return this.#live;
+    return this.#channel.isLive;
   }
 
-  #ask(event: string, payload: object, repeat = true): Promise<unknown> {
+  /** @internal The connection is as it was not before. */
+  connectionChanged(): void {
+    const { status, error } = this.#host.connection.getSnapshot();
+    this.#set({ connection: status });
+    if (!this.#joining) return;
+    // Once the connection is let in again, the session is joined again.
+    if (status === "refused") {
+      this.#set({ status: "refused", error });
+      this.#joining.reject(error ?? new RejoinError("unauthorized"));
+    } else if (this.#snapshot.status === "refused") this.#set({ status: "joining", error: null });
+  }
+
+  /** @internal The connection was closed with this code. */
+  connectionLost(code: number | undefined): void {
+    if (code === 1009) this.#requests.blameLargest();
+  }
+
+  /** @internal Writes to storage what is to be kept. */
+  flush(): void {
+    this.#keeper?.flush();
+  }
+
+  #open(): void {
+    this.#channel.open();
+    this.#outbox.resume();
+  }
+
+  #ask(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<unknown> {
     if (!this.#joining) {
       const text = `The session ${this.id} is not joined. Call join() first.`;
       return Promise.reject(new RejoinError("left", text));
     }
-    return this.#requests.request(event, payload, repeat);
+    return this.#requests.request(event, payload, { repeat });
   }
 
-  #connect(): void {
-    const channel = this.#host.socket.channel(`session:${this.id}`, () => this.#joinParams());
-    this.#channel = channel;
-    const own =
-      <Args extends unknown[]>(handler: (...args: Args) => void) =>
-      (...args: Args): void => {
-        if (this.#channel === channel) handler(...args);
-      };
-    // Before the join, or a presence that comes right behind its reply would find nobody.
-    const presence = new Presence(channel);
-    presence.onSync(own(() => this.#set({ presence: presence.list(presenceEntry) })));
-    channel.on("events", own((push: EventsPush) => this.#onEvents(push)));
-    channel.on("broadcast", own((message: BroadcastMessage) => this.#broadcasts.emit(message)));
-    channel.on("missed", own(({ count }: { count: number }) => this.#missed.emit(count)));
-    channel.on("draining", own((push: { reconnect_after_ms: number }) => this.#host.onDraining(push.reconnect_after_ms)));
-    channel.on("deleted", own(() => this.#end("deleted", new RejoinError("not_found", "The session was deleted."))));
-    channel.onError(own(() => this.#onLost()));
-    channel.onClose(own(() => this.#joinAnew()));
-    channel
-      .join()
-      .receive("ok", own((reply: JoinReply) => this.#onJoined(reply)))
-      .receive("error", own((response: unknown) => this.#onRefused(errorFrom(response))));
+  #makeChannel({ create, presence }: SessionOptions): SessionChannel {
+    const socket = (): Connection["socket"] => this.#host.connection.socket;
+    return new SessionChannel(socket, { topic: `session:${this.id}`, create, presence }, {
+      joined: (reset) => this.#onJoined(reset),
+      caughtUp: () => this.#onCaughtUp(),
+      applied: (event, isReplayed) => this.#applied.push([event, isReplayed]),
+      changed: () => this.#onChanged(),
+      presence: (entries) => this.#set(ofPresence(entries)),
+      broadcast: (message) => this.#events.emit("broadcast", message),
+      missed: (count) => this.#events.emit("missed", count),
+      draining: (afterMs) => this.#host.connection.drain(afterMs),
+      lost: () => this.#onLost(),
+      refused: (error) => this.#onRefused(error),
+      deleted: () => this.#onDeleted(),
+    });
   }
 
-  /** Evaluated by phoenix each time that it sends the join. */
-  #joinParams(): object {
-    const { state } = this;
-    this.#joinedPresence = this.#ownPresence;
-    return {
-      ...(state && this.#trustCursor ? { last_seq: state.lastSeq, epoch: state.epoch } : {}),
-      ...(this.#options.create === undefined ? {} : { create: this.#options.create }),
-      ...(this.#ownPresence === undefined ? {} : { presence: this.#ownPresence }),
-    };
+  #onJoined(reset: string | null): void {
+    this.#isConfirmed = true;
+    this.#set({ status: "joined", error: null, ...ofState(this.#channel.state, this.#snapshot) });
+    if (reset !== null) this.#events.emit("reset", reset);
   }
 
-  #onJoined(reply: JoinReply): void {
-    const { replay, session } = reply;
-    const held = this.state;
-    if (replay.mode === "replay" && (replay.from !== held?.lastSeq || session.epoch !== held.epoch)) {
-      // Its parameters were older than what is held: phoenix had built them before the last event came.
-      this.#trustCursor = false;
-      this.#joinAnew();
-      return;
-    }
-    if (replay.mode === "snapshot") this.#generation += 1;
-    this.#trustCursor = true;
-    this.#live = true;
-    this.#set({ status: "joined", error: null, state: fromJoin(held, reply) });
-    this.#requests.open((event, payload) => this.#push(event, payload));
-    if (this.#ownPresence !== this.#joinedPresence) this.#renewPresence();
+  /** Only now is it known what became of what was under way when the connection broke. */
+  #onCaughtUp(): void {
+    this.#requests.open((event, payload) => this.#channel.push(event, payload));
+    const fields = this.#channel.staleFields;
+    // A refusal is told to the next `setPresence`.
+    if (fields) this.#ask("presence", fields, true).catch(() => undefined);
     this.#joining?.resolve();
   }
 
-  /** The fields changed while the join was under way. A refusal is told to the next `setPresence`. */
-  #renewPresence(): void {
-    this.#ask("presence", this.#ownPresence ?? {}).catch(() => undefined);
-  }
-
-  #push(event: string, payload: object): ReturnType<Channel["push"]> {
-    if (!this.#channel) throw new RejoinError("disconnected");
-    return this.#channel.push(event, payload);
-  }
-
-  #onEvents({ prev, events }: EventsPush): void {
-    // While a join is under way its reply will bring these.
-    if (!this.#live || !this.state) return;
-    if (prev !== this.state.lastSeq) {
-      this.#joinAnew();
-      return;
+  #onChanged(): void {
+    const state = this.#channel.state;
+    this.#set(ofState(state, this.#snapshot));
+    if (state) {
+      this.#outbox.arrived(state.messages, state.lastSeq);
+      this.#keeper?.keep(state);
     }
-    this.#anewTimes = 0;
-    this.#set({ state: applyEvents(this.state, events) });
+    for (const [event, isReplayed] of this.#applied.splice(0)) this.#tell(event, isReplayed);
   }
 
-  /** The connection or the channel broke; phoenix joins again by itself. */
+  #tell(event: SessionEvent, isReplayed: boolean): void {
+    const context = { isReplayed };
+    this.#events.emit(event.type as "message_added", event as never, context);
+    this.#events.emit("event", event, context);
+  }
+
   #onLost(): void {
-    this.#live = false;
     this.#requests.close();
     this.#set({ status: "joining" });
   }
@@ -286,51 +300,123 @@ export class Session {
     else this.#set({ error });
   }
 
-  /** Leaves and joins with the cursor of what is held, slower each time that this leads nowhere. */
-  #joinAnew(): void {
-    this.#onLost();
-    this.#drop();
-    const waitMs = ANEW_AFTER_MS[Math.min(this.#anewTimes, ANEW_AFTER_MS.length - 1)] ?? 0;
-    this.#anewTimes += 1;
-    if (this.#anewTimes > TRUST_CURSOR_TIMES) this.#trustCursor = false;
-    this.#anewTimer = setTimeout(() => this.#connect(), waitMs);
+  #onDeleted(): void {
+    const error = new RejoinError("not_found", "The session was deleted.");
+    this.#keeper?.forget();
+    this.#end("deleted", error);
   }
 
   #end(status: "idle" | "refused" | "deleted", error: RejoinError): void {
     if (!this.#joining) return;
     const joining = this.#joining;
     this.#joining = null;
-    this.#live = false;
-    this.#anewTimes = 0;
-    this.#drop();
-    this.#set({ status, error: status === "refused" ? error : null, presence: [] });
+    this.#keeper?.flush();
+    this.#channel.close();
+    if (status === "refused") this.#onShutOut(error);
+    this.#set({ status, error: status === "refused" ? error : null, people: [], agents: [] });
     this.#requests.fail(error);
+    if (status !== "idle") this.#outbox.fail(error);
     joining.reject(error);
   }
 
-  /** Lets go of the channel. Its own callbacks are not heard from here on. */
-  #drop(): void {
-    clearTimeout(this.#anewTimer);
-    const channel = this.#channel;
-    this.#channel = null;
-    channel?.leave();
+  /** Who may not see a session is not shown what an earlier page has kept of it. */
+  #onShutOut(error: RejoinError): void {
+    if (error.reason !== "unauthorized" && error.reason !== "not_found") return;
+    this.#keeper?.forget();
+    if (this.#isConfirmed) return;
+    this.#channel.forget();
+    this.#set(ofState(null));
+  }
+
+  #releaseAt(limitMs: number): void {
+    this.#releaseTimer = setTimeout(() => {
+      if (this.#outbox.isBusy && performance.now() < limitMs) this.#releaseAt(limitMs);
+      else this.leave();
+    }, RELEASE_AFTER_MS);
+  }
+
+  /** The attempt that a retry has made already, or that makes one needless. */
+  #retryOf(turnId: string): RetryReply | undefined {
+    const { turns, ended } = this.#snapshot;
+    const known = [...turns, ...ended.values()];
+    const made = known.find((turn) => turn.retry_of === turnId);
+    return made && { turn_id: made.id, attempt: made.attempt, duplicate: true };
   }
 
   async #loadOlder(limit?: number): Promise<boolean> {
     for (;;) {
-      const { state } = this;
+      const { state, generation } = this.#channel;
       if (!state?.hasMore || state.before === null) return false;
-      const generation = this.#generation;
       const question = { before: state.before, ...(limit === undefined ? {} : { limit }) };
-      const reply = (await this.#ask("history", question)) as HistoryReply;
-      if (generation !== this.#generation || !this.state) continue;
-      const next = addHistory(this.state, reply);
-      this.#set({ state: next });
-      return next.hasMore;
+      const reply = (await this.#ask("history", question, true)) as HistoryReply;
+      if (!this.#channel.addHistory(reply, generation)) continue;
+      this.#set(ofState(this.#channel.state, this.#snapshot));
+      return this.#snapshot.hasMore;
     }
   }
 
+  #turnSource(): ConstructorParameters<typeof TurnReader>[0] {
+    const end = (): RejoinError | null => {
+      if (this.#joining) return null;
+      return this.#snapshot.error ?? new RejoinError(this.#snapshot.status === "deleted" ? "not_found" : "left");
+    };
+    const { subscribe } = this;
+    const channel = this.#channel;
+    return {
+      get state(): SessionState | null {
+        return channel.state;
+      },
+      get isCaughtUp(): boolean {
+        return channel.isCaughtUp;
+      },
+      get end(): RejoinError | null {
+        return end();
+      },
+      subscribe,
+    };
+  }
+
+  #store(): OutboxStore {
+    const keeper = (): OutboxStore => this.#keeper ?? NO_STORE;
+    return { save: (entry) => keeper().save(entry), remove: (id) => keeper().remove(id), has: (id) => keeper().has(id) };
+  }
+
+  /** Takes up what an earlier page has kept: at once where that is possible, and before the first join in any case. */
+  #restore(): void {
+    const load = (keeper: SessionKeeper | null): void | Promise<void> => {
+      this.#keeper = keeper;
+      const kept = keeper?.load();
+      if (kept instanceof Promise) return kept.then((found) => this.#onKept(found));
+      if (kept) this.#onKept(kept);
+    };
+    const keeper = this.#host.keeper(this.id);
+    const loading = keeper instanceof Promise ? keeper.then(load) : load(keeper);
+    if (!(loading instanceof Promise)) return;
+    this.#restoring = loading
+      .catch(() => undefined)
+      .finally(() => {
+        this.#restoring = null;
+      });
+  }
+
+  #onKept({ state, entries }: Kept): void {
+    if (state) {
+      this.#channel.restore(state);
+      this.#set(ofState(this.#channel.state, this.#snapshot));
+    }
+    this.#outbox.restore(entries);
+    if (state) this.#outbox.arrived(state.messages, state.lastSeq);
+  }
+
+  #showOutbox(): void {
+    const { state } = this.#channel;
+    if (this.#snapshot.outbox !== this.#outbox.messages) this.#set({ outbox: this.#outbox.messages });
+    else if (state) this.#outbox.arrived(state.messages, state.lastSeq);
+  }
+
   #set(change: Partial<SessionSnapshot>): void {
+    const keys = Object.keys(change) as (keyof SessionSnapshot)[];
+    if (keys.every((key) => change[key] === this.#snapshot[key])) return;
     this.#snapshot = { ...this.#snapshot, ...change };
     this.#changed.emit();
   }

@@ -1,12 +1,21 @@
 /**
- * The shapes around a session that are this client's own: what it shows, what it takes, what it needs.
+ * The shapes around a session that are this client's own: what it shows, what it takes, what it tells.
  *
  * Types only; what travels on the wire is in `types.ts`.
  */
-import type { Socket } from "phoenix";
+import type { ConnectionStatus } from "./connection.js";
 import type { RejoinError } from "./errors.js";
-import type { SessionState } from "./fold.js";
-import type { Json, PresenceEntry } from "./types.js";
+import type { PendingMessage } from "./outbox.js";
+import type {
+  BroadcastMessage,
+  Json,
+  KnownEvent,
+  Message,
+  PresenceEntry,
+  SessionEvent,
+  SessionInfo,
+  Turn,
+} from "./types.js";
 
 /**
  * - `idle`: not joined; `join()` leads out.
@@ -17,15 +26,41 @@ import type { Json, PresenceEntry } from "./types.js";
  */
 export type SessionStatus = "idle" | "joining" | "joined" | "refused" | "deleted";
 
-/** Everything that is known of a session at one moment. Never changed in place. */
+/**
+ * Everything that is known of a session at one moment. Never changed in place; a list or an item that did not change is
+ * the same object as before.
+ *
+ * `connection` and `status` say whether this client is in touch, `turns` and `ended` what becomes of answers: a
+ * connection that is lost stops no turn.
+ */
 export interface SessionSnapshot {
+  readonly id: string;
   readonly status: SessionStatus;
+  readonly connection: ConnectionStatus;
   /** Why the last join was refused; null once a join went well. */
   readonly error: RejoinError | null;
-  /** What is held of the log; null before the first join. */
-  readonly state: SessionState | null;
-  /** Who is here, and which agents work. As last heard while the connection is away. */
-  readonly presence: readonly PresenceEntry[];
+  /** Whether anything is held: from an earlier page, or from the server. */
+  readonly isReady: boolean;
+  /** Title, metadata and the like; null while nothing is held. */
+  readonly info: SessionInfo | null;
+  /** By seq: what was said, and the answers, also those that are being written. */
+  readonly messages: readonly Message[];
+  /** What was said here and is not in the log yet, in its order. Show it behind `messages`. */
+  readonly outbox: readonly PendingMessage[];
+  /** The running turns by start, then the queued ones in the order in which they will run. */
+  readonly turns: readonly Turn[];
+  readonly running: readonly Turn[];
+  readonly queue: readonly Turn[];
+  /** By prompt id: its newest turn, if that has ended. */
+  readonly ended: ReadonlyMap<string, Turn>;
+  /** Who is here. As last heard while the connection is away. */
+  readonly people: readonly PresenceEntry[];
+  /** Which agents are at work. */
+  readonly agents: readonly PresenceEntry[];
+  /** The seq of the last event that is in here. */
+  readonly lastSeq: number;
+  /** Whether `history()` has older messages. */
+  readonly hasMore: boolean;
 }
 
 /** How to send. */
@@ -54,12 +89,22 @@ export interface SessionOptions {
   readonly presence?: Readonly<Record<string, Json>>;
 }
 
-/** @internal What a session needs of its connection. */
-export interface Host {
-  readonly socket: Socket;
-  readonly requestTimeoutMs: number;
-  /** Connects unless that is done. */
-  connect(): void;
-  /** The server will close the connection, and asks to stay away for that long. */
-  onDraining(reconnectAfterMs: number): void;
+/** What is known of an event beside itself. */
+export interface EventContext {
+  /** It happened before the join and was caught up with: no reason for a sound. */
+  readonly isReplayed: boolean;
+}
+
+type LogEvents = { [Event in KnownEvent as Event["type"]]: [event: Event, context: EventContext] };
+
+/** What `Session.on` tells, by name. The state has it already when it is told. */
+export interface SessionEvents extends LogEvents {
+  /** Every event of the log, also of types that this version does not know. */
+  event: [event: SessionEvent, context: EventContext];
+  /** What others broadcast. */
+  broadcast: [message: BroadcastMessage];
+  /** So many broadcasts did not fit through this connection. Events are never missed. */
+  missed: [count: number];
+  /** Everything that is held was replaced, and why (`first_join`, `trimmed`, …). No events tell what is new. */
+  reset: [reason: string];
 }

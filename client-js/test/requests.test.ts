@@ -12,6 +12,7 @@ const sent = { message_id: "m1", turn_id: "t1", seq: 1, duplicate: false };
 
 beforeEach(async () => {
   vi.useFakeTimers();
+  vi.spyOn(Math, "random").mockReturnValue(0.2);
   server = new FakeServer();
   rejoin = new Rejoin("ws://server/socket", { transport: server.transport, token: () => "tok-1" });
   session = rejoin.session("s1");
@@ -28,7 +29,7 @@ afterEach(() => {
 
 function reconnect(): void {
   server.connection.close();
-  vi.advanceTimersByTime(100);
+  vi.advanceTimersByTime(500);
   server.connection.open();
   server.joined(replay(0, []));
 }
@@ -68,7 +69,7 @@ describe("send", () => {
   it("waits for a connection, in order", () => {
     server.connection.close();
     for (const id of ["x", "y"]) void session.send("Hello", { id }).catch(() => undefined);
-    vi.advanceTimersByTime(100);
+    vi.advanceTimersByTime(500);
     server.connection.open();
     expect(server.connection.of("send")).toEqual([]);
     server.joined(replay(0, []));
@@ -83,33 +84,40 @@ describe("send", () => {
     await expect(sending).resolves.toEqual(sent);
   });
 
-  it("is repeated into silence, and ends", async () => {
+  it("is repeated into silence for as long as it takes", async () => {
     const sending = session.send("Hello", { id: "x" });
-    const outcome = expect(sending).rejects.toMatchObject({ reason: "timeout", id: "x", uncertain: true });
-    await vi.advanceTimersByTimeAsync(10_000);
-    expect(server.connection.of("send")).toHaveLength(2);
-    await vi.advanceTimersByTimeAsync(20_000);
-    await outcome;
-  });
-
-  it("ends when there is no connection for too long", async () => {
-    server.connection.close();
-    const outcome = expect(session.send("Hello", { id: "x" })).rejects.toMatchObject({ reason: "timeout", id: "x" });
-    await vi.advanceTimersByTimeAsync(30_000);
-    await outcome;
-  });
-
-  it("is bounded", async () => {
-    server.connection.close();
-    const sends = Array.from({ length: MAX_PENDING }, () => session.send("Hello"));
-    await expect(session.send("Hello")).rejects.toMatchObject({ reason: "rate_limited" });
-    session.leave();
-    const outcomes = await Promise.allSettled(sends);
-    expect(new Set(outcomes.map((outcome) => outcome.status))).toEqual(new Set(["rejected"]));
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(session.snapshot.outbox).toMatchObject([{ id: "x", status: "sending" }]);
+    server.answer("send", sent);
+    await expect(sending).resolves.toEqual(sent);
   });
 });
 
 describe("the other requests", () => {
+  it("are repeated into silence, and end", async () => {
+    const outcome = expect(session.cancel("t1")).rejects.toMatchObject({ reason: "timeout", uncertain: true });
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(server.connection.of("cancel")).toHaveLength(2);
+    await vi.advanceTimersByTimeAsync(20_000);
+    await outcome;
+  });
+
+  it("end when there is no connection for too long", async () => {
+    server.connection.close();
+    const outcome = expect(session.cancel("t1")).rejects.toMatchObject({ reason: "timeout" });
+    await vi.advanceTimersByTimeAsync(30_000);
+    await outcome;
+  });
+
+  it("are bounded", async () => {
+    server.connection.close();
+    const asked = Array.from({ length: MAX_PENDING }, () => session.cancel("t1"));
+    await expect(session.cancel("t1")).rejects.toMatchObject({ reason: "rate_limited" });
+    session.leave();
+    const outcomes = await Promise.allSettled(asked);
+    expect(new Set(outcomes.map((outcome) => outcome.status))).toEqual(new Set(["rejected"]));
+  });
+
   it("cancel and retry name their turn", async () => {
     const cancelling = session.cancel("t1");
     expect(server.last("cancel").payload).toEqual({ turn_id: "t1" });
@@ -132,7 +140,7 @@ describe("the other requests", () => {
     server.connection.close();
     await expect(saying).rejects.toMatchObject({ reason: "disconnected" });
     await expect(session.broadcast("typing", {})).rejects.toMatchObject({ reason: "disconnected" });
-    vi.advanceTimersByTime(100);
+    vi.advanceTimersByTime(500);
     server.connection.open();
     server.joined(replay(0, []));
     expect(server.connection.of("broadcast")).toEqual([]);
@@ -140,8 +148,8 @@ describe("the other requests", () => {
 
   it("a broadcast of others is heard, and what was missed is counted", () => {
     const heard: unknown[] = [];
-    session.onBroadcast((message) => heard.push(message.event));
-    session.onMissed((count) => heard.push(count));
+    session.on("broadcast", (message) => heard.push(message.event));
+    session.on("missed", (count) => heard.push(count));
     server.connection.broadcast("session:s1", "broadcast", { event: "typing", payload: {}, by: null });
     server.push("missed", { count: 3 });
     expect(heard).toEqual(["typing", 3]);
@@ -165,7 +173,7 @@ describe("history", () => {
 
   function rejoinTrimmed(reply: object = trimmed): void {
     server.connection.close();
-    vi.advanceTimersByTime(100);
+    vi.advanceTimersByTime(500);
     server.connection.open();
     server.joined(reply);
   }
@@ -182,7 +190,7 @@ describe("history", () => {
     expect(server.last("history").payload).toEqual({ before: 9, limit: 50 });
     server.answer("history", page);
     await expect(Promise.all(loading)).resolves.toEqual([false, false]);
-    expect(session.state?.messages.map((message) => message.id)).toEqual(["m1", "m5"]);
+    expect(session.snapshot.messages.map((message) => message.id)).toEqual(["m1", "m5"]);
   });
 
   it("of before a snapshot is asked for anew", async () => {
@@ -194,7 +202,7 @@ describe("history", () => {
     expect(server.last("history").payload).toEqual({ before: 90 });
     server.answer("history", { ...page, messages: [prompt("m8", 80)], before: 80, has_more: true });
     await expect(loading).resolves.toBe(true);
-    expect(session.state?.messages.map((message) => message.id)).toEqual(["m8", "m9"]);
+    expect(session.snapshot.messages.map((message) => message.id)).toEqual(["m8", "m9"]);
   });
 });
 
@@ -205,25 +213,25 @@ describe("presence", () => {
     server.push("presence_state", { u1: { metas: [meta("1", "Ada"), meta("2", "Ada")] } });
     const agent = { "agent:echo": { metas: [{ phx_ref: "3", status: "running", turn_id: "t1" }] } };
     server.connection.broadcast("session:s1", "presence_diff", { joins: agent, leaves: {} });
-    expect(session.presence.map(({ id, name, isAgent, metas }) => [id, name, isAgent, metas.length])).toEqual([
+    expect([...session.snapshot.people, ...session.snapshot.agents].map(({ id, name, isAgent, metas }) => [id, name, isAgent, metas.length])).toEqual([
       ["u1", "Ada", false, 2],
       ["agent:echo", "echo", true, 1],
     ]);
     server.connection.broadcast("session:s1", "presence_diff", { joins: {}, leaves: agent });
-    expect(session.presence.map((entry) => entry.id)).toEqual(["u1"]);
+    expect([...session.snapshot.people, ...session.snapshot.agents].map((entry) => entry.id)).toEqual(["u1"]);
   });
 
   it("that comes before its state counts", () => {
     const joins = { u2: { metas: [meta("9", "Ben")] } };
     server.connection.broadcast("session:s1", "presence_diff", { joins, leaves: {} });
     server.push("presence_state", { u1: { metas: [meta("1", "Ada")] } });
-    expect(session.presence.map((entry) => entry.name)).toEqual(["Ada", "Ben"]);
+    expect([...session.snapshot.people, ...session.snapshot.agents].map((entry) => entry.name)).toEqual(["Ada", "Ben"]);
   });
 
   it("stays as last heard while the connection is away", () => {
     server.push("presence_state", { u1: { metas: [meta("1", "Ada")] } });
     server.connection.close();
-    expect(session.presence).toHaveLength(1);
+    expect([...session.snapshot.people, ...session.snapshot.agents]).toHaveLength(1);
   });
 
   it("of one's own is told now and at each join", async () => {
@@ -231,7 +239,7 @@ describe("presence", () => {
     server.answer("presence", {});
     await telling;
     server.connection.close();
-    vi.advanceTimersByTime(100);
+    vi.advanceTimersByTime(500);
     server.connection.open();
     expect(server.joinParams(1)).toMatchObject({ presence: { mood: "calm" } });
     await session.setPresence({ mood: "busy" });
@@ -256,7 +264,7 @@ describe("errors", () => {
       throw new Error("a listener's own");
     });
     server.push("events", { prev: 0, events: [added(1, prompt("m1", 1))] });
-    expect(session.state?.lastSeq).toBe(1);
+    expect(session.snapshot.lastSeq).toBe(1);
     expect(thrown).toHaveBeenCalled();
   });
 });

@@ -1,0 +1,365 @@
+/**
+ * The one connection: when it is made, what its loss means, and when the next one is tried.
+ *
+ * phoenix's Socket carries it and rejoins its channels; when to connect is decided here alone, because phoenix would do
+ * it by a fixed ladder and with the token of before. Knows no session. Invariants: at most one attempt is under way;
+ * after a loss the Socket is at rest until the next attempt; what the server refuses is not tried again by itself.
+ */
+import { LongPoll, Socket } from "phoenix";
+import { fullJitter } from "./backoff.js";
+import { diagnose } from "./diagnose.js";
+import { RejoinError, asError } from "./errors.js";
+import { Listeners, type Readable } from "./listeners.js";
+import { isOnline, watchPage } from "./page.js";
+import type { Tokens } from "./tokens.js";
+
+/**
+ * - `closed`: not asked for.
+ * - `connecting`: asked for and not there, also between two tries after a loss.
+ * - `offline`: the same, and the browser says that there is no network.
+ * - `open`: there.
+ * - `refused`: the server does not let this client in, see `error`; `connect()` or another token leads out.
+ */
+export type ConnectionStatus = "closed" | "connecting" | "offline" | "open" | "refused";
+
+/** Everything that is known of the connection at one moment. What it says of turns: nothing. */
+export interface ConnectionSnapshot {
+  readonly status: ConnectionStatus;
+  /** Why the last try failed or the connection was lost; null once it is open. */
+  readonly error: RejoinError | null;
+  /** How many tries in a row came to nothing. */
+  readonly failures: number;
+  /** When the next try is made, in milliseconds since 1970; null where none is planned. */
+  readonly retryAt: number | null;
+  readonly transport: "websocket" | "longpoll";
+}
+
+/** A class like the browser's WebSocket. */
+export type Transport = new (endpoint: string, protocols?: string | string[]) => object;
+
+export interface ConnectionOptions {
+  readonly url: string;
+  readonly params: () => object;
+  readonly tokens: Tokens;
+  readonly transport: "auto" | "websocket" | "longpoll" | Transport;
+  readonly heartbeatIntervalMs: number;
+  readonly maxReconnectMs: number;
+}
+
+/** A WebSocket that is neither open nor closed after this long counts as kept out. */
+const OPEN_LIMIT_MS = 6_000;
+/** An answer that does not come within this means that the connection is dead, where something hints at it. */
+const PING_LIMIT_MS = 5_000;
+/** A connection that lasted this long was a good one: the next loss begins to count anew. */
+const STABLE_MS = 5_000;
+/** So many connections in a row that the server ended for a broken rule, none of them stable, are enough. */
+const MAX_POLICY_CLOSES = 5;
+const POLICY = 1008;
+const MEMORY = "rejoin:longpoll";
+/** phoenix must never connect by itself. */
+const NEVER_MS = 2 ** 31 - 1;
+
+type Phase = "rest" | "token" | "opening" | "open";
+
+/** The parts of the Socket that its types leave out. */
+interface SocketInside {
+  ping(callback: (rttMs: number) => void): boolean;
+}
+
+export class Connection implements Readable<ConnectionSnapshot> {
+  readonly #options: ConnectionOptions;
+  readonly #changed = new Listeners<[]>();
+  /** Told before anything else of a loss, with the code of its close. */
+  readonly lost = new Listeners<[number | undefined]>();
+  readonly suspended = new Listeners<[]>();
+  #socket: Socket | null = null;
+  #unwatch: (() => void) | null = null;
+  #snapshot: ConnectionSnapshot;
+  #phase: Phase = "rest";
+  /** Counts attempts: what belongs to an earlier one is not heard. */
+  #attempt = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #pingTimer: ReturnType<typeof setTimeout> | undefined;
+  #openedAt = 0;
+  #everOpen = false;
+  #policyCloses = 0;
+  #tokenDoubted = false;
+  /** What a server that is closing asked for; taken by the next try. */
+  #drainAfterMs: number | null = null;
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    const transport = polls(options.transport) ? "longpoll" : "websocket";
+    this.#snapshot = { status: "closed", error: null, failures: 0, retryAt: null, transport };
+  }
+
+  readonly getSnapshot = (): ConnectionSnapshot => this.#snapshot;
+  readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
+
+  get isOpen(): boolean {
+    return this.#phase === "open";
+  }
+
+  /** Made when it is first wanted: a page that is rendered on a server makes none. */
+  get socket(): Socket {
+    return (this.#socket ??= this.#makeSocket());
+  }
+
+  /** Connects, and connects again after each loss. Where that is so already, nothing happens. */
+  connect(): void {
+    const { status } = this.#snapshot;
+    if (status !== "closed" && status !== "refused") return;
+    this.#unwatch ??= this.#watch();
+    this.#policyCloses = 0;
+    this.#tokenDoubted = false;
+    this.#set({ failures: 0 });
+    this.#try();
+  }
+
+  /** Tries now what would be tried later; with another token also what was refused. */
+  retryNow(): void {
+    if (this.#snapshot.status === "refused") this.connect();
+    else if (this.#snapshot.status !== "closed" && this.#phase === "rest") this.#try();
+  }
+
+  /** Closes, until `connect`. */
+  close(): void {
+    this.#unwatch?.();
+    this.#unwatch = null;
+    this.#rest();
+    this.#set({ status: "closed", error: null, failures: 0, retryAt: null });
+  }
+
+  /** The server will close the connection, and asks to stay away for that long. */
+  drain(reconnectAfterMs: number): void {
+    this.#drainAfterMs = Math.max(0, reconnectAfterMs);
+  }
+
+  /** The identity could not be renewed: the connection lasts as long as the old one does. */
+  report(error: RejoinError): void {
+    this.#set({ error });
+  }
+
+  #try(): void {
+    clearTimeout(this.#timer);
+    const attempt = ++this.#attempt;
+    const current = (): boolean => attempt === this.#attempt;
+    this.#phase = "token";
+    this.#set({ status: this.#downStatus(), retryAt: null });
+    const failed = (error: unknown): void => {
+      if (current()) this.#noToken(asError(error, "unavailable"));
+    };
+    try {
+      const token = this.#options.tokens.fetch();
+      if (typeof token === "string") this.#open(attempt);
+      else token.then(() => current() && this.#open(attempt), failed);
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  #open(attempt: number): void {
+    this.#phase = "opening";
+    this.socket.connect();
+    if (this.#snapshot.transport === "longpoll") return;
+    this.#timer = setTimeout(() => {
+      if (attempt === this.#attempt && this.#phase === "opening") this.#onLost(undefined);
+    }, OPEN_LIMIT_MS);
+  }
+
+  #onOpen(): void {
+    if (this.#phase !== "opening") return;
+    clearTimeout(this.#timer);
+    this.#phase = "open";
+    this.#openedAt = performance.now();
+    this.#everOpen = true;
+    this.#drainAfterMs = null;
+    this.#tokenDoubted = false;
+    this.#options.tokens.watch();
+    this.#set({ status: "open", error: null, retryAt: null });
+  }
+
+  /** The function that gives tokens failed: it is asked again later, unless it says that there is none for this user. */
+  #noToken(error: RejoinError): void {
+    this.#phase = "rest";
+    if (error.isFinal) this.#refuse(error);
+    else this.#later(error);
+  }
+
+  #onLost(code: number | undefined, reason?: string): void {
+    if (this.#phase !== "open" && this.#phase !== "opening") return;
+    const wasOpen = this.#phase === "open";
+    const wasStable = wasOpen && performance.now() - this.#openedAt >= STABLE_MS;
+    this.lost.emit(code);
+    this.#rest();
+    if (wasStable) this.#policyCloses = 0;
+    if (wasStable) this.#set({ failures: 0 });
+    if (!wasOpen && code === POLICY && reason === "forbidden") this.#onRefused();
+    else if (wasOpen && code === POLICY && ++this.#policyCloses >= MAX_POLICY_CLOSES) this.#refuse(policyError());
+    else {
+      this.#later(new RejoinError("disconnected", "The connection was lost, or could not be made. It is tried again."));
+      if (!wasOpen) void this.#ask();
+    }
+  }
+
+  /** A WebSocket did not open: whether it never will is worth a question, but not at every try. */
+  async #ask(): Promise<void> {
+    const { failures, transport } = this.#snapshot;
+    const isFirst = failures === 1 && !this.#everOpen;
+    if (transport === "longpoll" || !(isFirst || failures % 4 === 2)) return;
+    const attempt = this.#attempt;
+    const answer = await diagnose(this.socket.endPointURL(), this.#options.tokens.current);
+    const isIdle = this.#phase === "rest" || this.#phase === "opening";
+    if (this.#snapshot.status === "closed" || !isIdle || this.#attempt > attempt + 1) return;
+    if (answer === "refused") {
+      this.#rest();
+      this.#onRefused();
+    } else if (answer === "reachable" && this.#options.transport === "auto") {
+      this.#rest();
+      this.#useLongPoll();
+      this.#try();
+    }
+  }
+
+  /** The server said no. A token may have been just too old: one that can be had anew is asked for once. */
+  #onRefused(): void {
+    const error = new RejoinError("unauthorized");
+    if (this.#tokenDoubted || !this.#options.tokens.canRenew) {
+      this.#refuse(error);
+      return;
+    }
+    this.#tokenDoubted = true;
+    this.#later(error);
+  }
+
+  #refuse(error: RejoinError): void {
+    clearTimeout(this.#timer);
+    this.#attempt += 1;
+    this.#set({ status: "refused", error, retryAt: null });
+  }
+
+  #later(error: RejoinError): void {
+    clearTimeout(this.#timer);
+    const failures = this.#snapshot.failures + 1;
+    const afterMs = this.#drainAfterMs ?? fullJitter(failures, this.#options.maxReconnectMs);
+    this.#drainAfterMs = null;
+    this.#timer = setTimeout(() => this.#try(), afterMs);
+    this.#set({ status: this.#downStatus(), error, failures, retryAt: Date.now() + afterMs });
+  }
+
+  /** Ends what is under way, and leaves the Socket so that it does nothing by itself. */
+  #rest(): void {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#pingTimer);
+    this.#attempt += 1;
+    this.#phase = "rest";
+    this.#options.tokens.rest();
+    this.#socket?.disconnect();
+  }
+
+  #useLongPoll(): void {
+    this.socket.replaceTransport(LongPoll);
+    remember();
+    this.#set({ transport: "longpoll" });
+  }
+
+  /** Asks the server for a sign of life, where something hints that the connection may be dead. */
+  #ping(): void {
+    if (this.#phase !== "open" || this.#snapshot.transport === "longpoll") return;
+    const attempt = this.#attempt;
+    clearTimeout(this.#pingTimer);
+    const timer = setTimeout(() => {
+      if (attempt === this.#attempt) this.#onLost(undefined);
+    }, PING_LIMIT_MS);
+    this.#pingTimer = timer;
+    (this.socket as unknown as SocketInside).ping(() => clearTimeout(timer));
+  }
+
+  #watch(): () => void {
+    return watchPage({
+      online: () => (this.#phase === "open" ? this.#ping() : this.#again()),
+      offline: () => (this.#phase === "open" ? this.#ping() : this.#set({ status: this.#downStatus() })),
+      shown: () => (this.#phase === "open" ? this.#ping() : this.retryNow()),
+      hidden: () => this.suspended.emit(),
+      suspend: () => this.#suspend(),
+      resume: () => this.retryNow(),
+    });
+  }
+
+  /** There is a network again: what failed before says nothing any more. */
+  #again(): void {
+    this.#set({ status: this.#downStatus(), failures: 0 });
+    this.retryNow();
+  }
+
+  /** A page that is kept aside must hold no connection; whoever comes back to it connects anew. */
+  #suspend(): void {
+    this.suspended.emit();
+    if (this.#snapshot.status === "closed" || this.#snapshot.status === "refused") return;
+    if (this.#phase === "open") this.lost.emit(undefined);
+    this.#rest();
+    this.#set({ status: this.#downStatus() });
+  }
+
+  #downStatus(): ConnectionStatus {
+    const { status } = this.#snapshot;
+    if (status === "refused" && this.#phase === "rest") return status;
+    return isOnline() ? "connecting" : "offline";
+  }
+
+  #makeSocket(): Socket {
+    const { url, params, tokens, transport, heartbeatIntervalMs } = this.#options;
+    const given = typeof transport === "function" ? { transport } : {};
+    const socket = new Socket(url, {
+      params,
+      heartbeatIntervalMs,
+      ...(this.#snapshot.transport === "longpoll" ? { transport: LongPoll } : given),
+      rejoinAfterMs: (tries) => 200 + fullJitter(tries + 1, 10_000),
+      // Called where phoenix has found a connection dead by itself.
+      reconnectAfterMs: () => {
+        const attempt = this.#attempt;
+        queueMicrotask(() => attempt === this.#attempt && this.#onLost(undefined));
+        return NEVER_MS;
+      },
+      // phoenix takes a function here as well, its type does not say so.
+      ...(tokens.isUsed ? { authToken: (() => tokens.current) as unknown as string } : {}),
+    });
+    socket.onOpen(() => this.#onOpen());
+    socket.onClose(({ code, reason }) => this.#onLost(code, reason));
+    return socket;
+  }
+
+  #set(change: Partial<ConnectionSnapshot>): void {
+    const next = { ...this.#snapshot, ...change };
+    const same = (Object.keys(next) as (keyof ConnectionSnapshot)[]).every((key) => next[key] === this.#snapshot[key]);
+    if (same) return;
+    this.#snapshot = next;
+    this.#changed.emit();
+  }
+}
+
+function policyError(): RejoinError {
+  const text = "The server ended connection after connection for a broken rule. Reload the page, or log in again.";
+  return new RejoinError("rate_limited", text);
+}
+
+function polls(transport: ConnectionOptions["transport"]): boolean {
+  return transport === "longpoll" || (transport === "auto" && (typeof WebSocket === "undefined" || remembered()));
+}
+
+/** For this tab, as long as it lives: a network that keeps WebSockets out does so after a refresh, too. */
+function remember(): void {
+  try {
+    sessionStorage.setItem(MEMORY, "1");
+  } catch {
+    // Then each page finds it out for itself.
+  }
+}
+
+function remembered(): boolean {
+  try {
+    return typeof sessionStorage !== "undefined" && sessionStorage.getItem(MEMORY) !== null;
+  } catch {
+    return false;
+  }
+}
