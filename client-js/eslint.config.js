@@ -2,7 +2,7 @@ import js from "@eslint/js";
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["dist", "demo/dist", "node_modules"] },
+  { ignores: ["dist", "demo/dist", "admin/dist", "node_modules"] },
   js.configs.recommended,
   {
     files: ["**/*.ts"],

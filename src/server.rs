@@ -15,6 +15,7 @@ use crate::{
     channel::{self, Host, Router},
     channels::{
         Renewals, Stage,
+        admin::{self, Operators, Watch},
         room::{self, Shared as Rooms},
         session::{AgentsAtWork, Shared},
         sessions::List,
@@ -201,6 +202,8 @@ pub struct Server {
     cluster: Option<Cluster>,
     /// Publishes changes of presence.
     flusher: Flusher,
+    /// Looks for operators.
+    watch: Watch,
     /// Reads the keys for tokens.
     keeper: Option<Keeper>,
     /// Ends the listener.
@@ -245,8 +248,11 @@ impl Server {
         let renewals = Renewals::new(verifier.clone());
         let stage = Stage::new(presence.clone(), &config.node_name, renewals.clone());
         let shared = Shared::new(sessions.clone(), stage.clone(), answers.clone());
-        let router = router(shared, List::new(sessions.clone(), renewals), Rooms::new(stage));
+        let operators = Operators::new(sessions.clone(), renewals.clone(), answers.clone());
+        let list = List::new(sessions.clone(), renewals);
+        let router = router(shared, list, Rooms::new(stage), operators.clone());
         let host = Host::new(router, pubsub, channel_options(&config));
+        let watch = operators.watch(host.clone(), store.scope().as_deref());
         let (connect, reviews) = (transport::identify(verifier.clone()), verifier.wants_token());
         let transport = transport::State::new(host.clone(), connect, transport_options(&config, origins.clone()));
         let clients = transport.connections().clone();
@@ -286,6 +292,7 @@ impl Server {
             relay,
             cluster,
             flusher,
+            watch,
             keeper,
             listener: token,
             serving,
@@ -327,6 +334,9 @@ impl Server {
         if tokio::time::timeout(LAST_STEPS, self.flusher.stop()).await.is_err() {
             tracing::warn!("some changes of presence were not told in time");
         }
+        if tokio::time::timeout(LAST_STEPS, self.watch.stop()).await.is_err() {
+            tracing::warn!("the look for operators did not end in time");
+        }
         if let Some(cluster) = self.cluster
             && tokio::time::timeout(LAST_STEPS, cluster.stop()).await.is_err()
         {
@@ -364,10 +374,11 @@ async fn verifier(auth: &Auth) -> (Verifier, Option<Keeper>) {
 }
 
 /// Which channel serves which topic.
-fn router(sessions: Shared, list: List, rooms: Rooms) -> Router {
+fn router(sessions: Shared, list: List, rooms: Rooms, operators: Operators) -> Router {
     Router::new()
         .route(&format!("{}*", session::TOPIC_PREFIX), move || sessions.channel())
         .route(session::LIST_TOPIC, move || list.channel())
+        .route(admin::TOPIC, move || operators.channel())
         .route(&format!("{}*", room::TOPIC_PREFIX), move || rooms.channel())
 }
 

@@ -1,4 +1,4 @@
-import { bundleLibrary, bundlePage, root } from "./bundle.mjs";
+import { PAGES, bundleLibrary, bundlePage, root } from "./bundle.mjs";
 
 await bundleLibrary(`${root}/dist`);
-await bundlePage(`${root}/demo/dist`);
+for (const page of PAGES) await bundlePage(page, `${root}/${page}/dist`);

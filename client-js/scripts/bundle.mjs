@@ -6,20 +6,23 @@ import { build } from "esbuild";
 /** The folder of this package. */
 export const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** What the server embeds and serves. */
+/** The pages that the server embeds and serves, each in a folder of its own. */
+export const PAGES = ["demo", "admin"];
+
+/** What each of them is made of. */
 export const PAGE_FILES = ["index.html", "app.js", "app.css"];
 
-/** The demo page, phoenix inside; the same input gives the same bytes. */
-export async function bundlePage(folder) {
+/** One of the pages, phoenix inside; the same input gives the same bytes. */
+export async function bundlePage(page, folder) {
   await mkdir(folder, { recursive: true });
   const common = { absWorkingDir: root, bundle: true, minify: true, legalComments: "none", logLevel: "warning" };
   const target = ["es2022", "chrome110", "firefox115", "safari16.4"];
   // The page carries phoenix inside, so it carries its licence too.
   const licence = await readFile(`${root}/node_modules/phoenix/LICENSE.md`, "utf8");
   const banner = { js: `/*! Contains phoenix.\n${licence.trim()}\n*/` };
-  await build({ ...common, target, banner, format: "esm", entryPoints: ["demo/main.ts"], outfile: `${folder}/app.js` });
-  await build({ ...common, target, entryPoints: ["demo/style.css"], outfile: `${folder}/app.css` });
-  await copyFile(`${root}/demo/index.html`, `${folder}/index.html`);
+  await build({ ...common, target, banner, format: "esm", entryPoints: [`${page}/main.ts`], outfile: `${folder}/app.js` });
+  await build({ ...common, target, entryPoints: [`${page}/style.css`], outfile: `${folder}/app.css` });
+  await copyFile(`${root}/${page}/index.html`, `${folder}/index.html`);
 }
 
 /** The modules that the package exports. None of them carries a part of another one. */

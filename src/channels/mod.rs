@@ -1,6 +1,8 @@
 //! Rejoin's own channels: what a client reaches by a topic's name.
 
+pub mod admin;
 mod announce;
+mod later;
 mod renewals;
 pub mod room;
 pub mod session;

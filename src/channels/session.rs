@@ -10,16 +10,16 @@ use async_trait::async_trait;
 use dashmap::DashMap;
 use serde::Deserialize;
 use serde_json::{Map, value::RawValue};
-use tokio::time;
 use tokio_util::task::TaskTracker;
 
 use super::{
     announce::as_broadcast,
+    later::answer_later,
     shown::{Shown, Stage},
 };
 use crate::{
     auth::Access,
-    channel::{Channel, Context, Cursor, Joined, Leave, Next, Page, Refusal, ReplayError, ReplyHandle},
+    channel::{Channel, Context, Cursor, Joined, Leave, Next, Page, Refusal, ReplayError},
     clock,
     model::{Person, Turn, machine::Asker},
     presence::{Tracked, Tracker},
@@ -165,13 +165,6 @@ fn refusal(error: &Error) -> Refusal {
     Refusal::because(error.reason(), &error.to_string())
 }
 
-fn reply<T: serde::Serialize>(answer: Result<T, Error>) -> Reply {
-    match answer {
-        Ok(answer) => Reply::ok(Payload::json(&answer)),
-        Err(error) => Reply::refuse(error.reason(), &error.to_string()),
-    }
-}
-
 fn done((): ()) -> Next {
     Next::Reply(Reply::ok(Payload::empty()))
 }
@@ -186,45 +179,30 @@ struct TurnId {
 }
 
 impl SessionChannel {
-    /// The answer comes when it is there, at latest by the push's deadline; the next push does not wait for it.
-    fn answer_later<T, F>(&self, cx: &Context, answer: F) -> Next
-    where
-        T: serde::Serialize + std::marker::Send + 'static,
-        F: Future<Output = Result<T, Error>> + std::marker::Send + 'static,
-    {
-        let (handle, deadline): (ReplyHandle, _) = (cx.reply_later(), cx.deadline());
-        let answer = cx.trace().run(answer);
-        self.shared.tasks.spawn(async move {
-            let answer = time::timeout_at(deadline, Box::pin(answer)).await;
-            handle.send(&reply(answer.unwrap_or(Err(Error::Unavailable))));
-        });
-        Next::NoReply
-    }
-
     async fn send(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
         let send = Send::parse(text)?;
         // The place in the log's order is taken before the next push is looked at.
         let pending = self.shared.sessions.send(id(cx), asker, send).await?;
-        Ok(self.answer_later(cx, pending))
+        Ok(answer_later(&self.shared.tasks, cx, pending))
     }
 
     fn cancel(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
         let TurnId { turn_id } = fields(text)?;
         let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
-        Ok(self.answer_later(cx, async move { sessions.cancel(&session, asker, turn_id).await }))
+        Ok(answer_later(&self.shared.tasks, cx, async move { sessions.cancel(&session, asker, turn_id).await }))
     }
 
     fn retry(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
         let TurnId { turn_id } = fields(text)?;
         let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
-        Ok(self.answer_later(cx, async move { sessions.retry(&session, asker, turn_id).await }))
+        Ok(answer_later(&self.shared.tasks, cx, async move { sessions.retry(&session, asker, turn_id).await }))
     }
 
     fn update(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
         let update = Update::parse(text)?;
         let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
         let answer = async move { sessions.update(&session, asker, update).await.map(|()| Map::new()) };
-        Ok(self.answer_later(cx, answer))
+        Ok(answer_later(&self.shared.tasks, cx, answer))
     }
 
     async fn history(&self, cx: &Context, text: &str) -> Result<Next, Error> {

@@ -1,4 +1,4 @@
-//! The demo page, served from the binary: the bundle that `npm run build` makes in `client-js`.
+//! The demo page and the operators' page, served from the binary: the bundles that `npm run build` makes in `client-js`.
 
 use axum::{
     http::{HeaderName, header},
@@ -35,4 +35,19 @@ pub(super) async fn script() -> Response {
 /// `GET /app.css`
 pub(super) async fn style() -> Response {
     asset("text/css; charset=utf-8", include_str!("../../client-js/demo/dist/app.css"))
+}
+
+/// `GET /admin`: the page alone. What it shows it asks for as anybody else does, and with what right.
+pub(super) async fn admin_index() -> Response {
+    asset("text/html; charset=utf-8", include_str!("../../client-js/admin/dist/index.html"))
+}
+
+/// `GET /admin/app.js`
+pub(super) async fn admin_script() -> Response {
+    asset("text/javascript; charset=utf-8", include_str!("../../client-js/admin/dist/app.js"))
+}
+
+/// `GET /admin/app.css`
+pub(super) async fn admin_style() -> Response {
+    asset("text/css; charset=utf-8", include_str!("../../client-js/admin/dist/app.css"))
 }

@@ -18,6 +18,7 @@ mod requests;
 mod snapshot;
 mod tally;
 mod wake;
+mod work;
 
 use std::{
     sync::{

@@ -48,6 +48,8 @@ pub struct NodeSummary {
     pub incarnation: Incarnation,
     /// Where it is in its life.
     pub state: NodeState,
+    /// How long its lease lasts, in milliseconds.
+    pub lease_ttl_ms: u64,
     /// Milliseconds since the node that answers has seen it move; null if it never has.
     pub seen_ms_ago: Option<u64>,
     /// Clients that it has, as it said when it last moved; none once it is dead.
@@ -131,6 +133,7 @@ impl Inner {
             name: name.clone(),
             incarnation: incarnation.clone(),
             state: node.state,
+            lease_ttl_ms: node.lease_ttl_ms,
             seen_ms_ago: since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             connections,
             running_turns: running.get(incarnation).copied().unwrap_or(0),

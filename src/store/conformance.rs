@@ -23,7 +23,7 @@ use super::{
     Catchup, Committed, Compacted, Cut, From, Item, ListQuery, NewNode, PageLimits, Result, SnapshotReason, Store,
 };
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     ids::{self, Incarnation},
     model::{
         Event, EventKind, Message, Owner, Part, PartKind, Person, Turn, TurnStatus,
@@ -100,7 +100,9 @@ macro_rules! exercise {
                 l5_compaction_goes_in_small_steps_and_comes_to_an_end,
                 a_new_history_changes_every_epoch,
                 l7_heads_of_many_sessions_are_read_at_once,
-                what_waits_is_counted_and_the_oldest_of_it_known
+                what_waits_is_counted_and_the_oldest_of_it_known,
+                sessions_are_picked_by_the_age_of_their_turns,
+                turns_whose_owner_was_gone_are_found_newest_first
         }
     };
     ($open:expr; deletion) => {
@@ -169,6 +171,14 @@ impl World {
         let sessions = self.store.list(&query).await.unwrap();
         let turns = sessions.iter().flat_map(|session| &session.turns);
         turns.filter(|turn| turn.status == TurnStatus::Running && turn.owner.as_ref() == Some(node)).count()
+    }
+
+    /// Waits until what is written next has a later time.
+    async fn pass(&self) {
+        let before = clock::now();
+        while clock::now() == before {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn bury(&self, node: &Owner) {

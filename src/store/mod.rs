@@ -287,6 +287,8 @@ pub enum Pick {
     These(Vec<Arc<str>>),
     /// Those with a queued or running turn; at most so many, the same ones as long as they have one.
     Live(usize),
+    /// Those with one of the so many running turns that began first, or of the so many queued ones that wait longest.
+    Oldest(usize),
 }
 
 /// Limits of what one answer carries.
@@ -313,6 +315,17 @@ pub struct Waiting {
     pub queued: u64,
     /// When the oldest of them was accepted.
     pub oldest: Option<Timestamp>,
+}
+
+/// A turn whose owner was gone.
+#[derive(Debug, Clone)]
+pub struct LostTurn {
+    /// The session's id.
+    pub session: Arc<str>,
+    /// The session's title.
+    pub title: Option<String>,
+    /// The turn.
+    pub turn: Turn,
 }
 
 /// The connections of one server to its store, but for those that only it itself uses.
@@ -387,6 +400,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// What waits: one query over the queued turns.
     async fn waiting(&self) -> Result<Waiting>;
+
+    /// The turns that were cut last because their owner was gone, newest first, each with its session's id and title.
+    async fn lost(&self, limit: usize) -> Result<Vec<LostTurn>>;
 
     /// How its connections are used at this moment.
     fn pool(&self) -> Pool;

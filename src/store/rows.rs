@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Compacted, Error, Record, Result, RunningTurn, Waiting};
+use super::{Compacted, Error, LostTurn, Record, Result, RunningTurn, Waiting};
 use crate::{
     clock::Timestamp,
     ids::Incarnation,
@@ -29,6 +29,13 @@ pub(super) fn signed<N: TryInto<i64>>(value: N) -> i64 {
 pub(super) fn waiting((queued, oldest): (i64, Option<String>)) -> Result<Waiting> {
     let read = |at: String| serde_json::from_value(at.into()).map_err(corrupt("when a turn was accepted"));
     Ok(Waiting { queued: unsigned(queued), oldest: oldest.map(read).transpose()? })
+}
+
+/// Turns with the ids and titles of their sessions.
+pub(super) fn lost(found: Vec<(String, Option<String>, String)>) -> Result<Vec<LostTurn>> {
+    let read =
+        |(session, title, row): (String, _, String)| Ok(LostTurn { session: session.into(), title, turn: turn(&row)? });
+    found.into_iter().map(read).collect()
 }
 
 /// A session without its turns.

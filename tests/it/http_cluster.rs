@@ -31,7 +31,10 @@ async fn the_list_of_nodes_tells_what_each_has_to_do() {
     let list = http.get("/api/nodes").await.ok(200);
     assert_eq!(keys(&list), ["node", "nodes"]);
     let node = &list["nodes"][0];
-    assert_eq!(keys(node), ["connections", "incarnation", "name", "running_turns", "seen_ms_ago", "state"]);
+    assert_eq!(
+        keys(node),
+        ["connections", "incarnation", "lease_ttl_ms", "name", "running_turns", "seen_ms_ago", "state"]
+    );
     assert_eq!((&node["name"], &node["state"]), (&json!("test"), &json!("live")));
     assert_eq!(list["node"], json!({ "name": node["name"], "incarnation": node["incarnation"] }));
     assert_eq!((&node["connections"], &node["running_turns"]), (&json!(0), &json!(0)));

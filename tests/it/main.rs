@@ -8,6 +8,7 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+mod admin;
 mod agent_context;
 mod agent_echo;
 mod agent_http;

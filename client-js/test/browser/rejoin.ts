@@ -1,5 +1,5 @@
 /** The real server, started for one test: `REJOIN_BIN` names the program. */
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
@@ -20,11 +20,11 @@ export class RejoinServer {
   }
 
   /** Starts it and waits until it says that it listens. Port 0 takes a free one. */
-  static async start(databasePath: string, port = 0): Promise<RejoinServer> {
+  static async start(databasePath: string, port = 0, more: readonly string[] = []): Promise<RejoinServer> {
     const bin = rejoinBin();
     if (!bin) throw new Error("REJOIN_BIN does not name the server's program.");
     const options = ["--listen", `127.0.0.1:${port}`, "--database-url", `sqlite:${databasePath}`, "--echo-delay", "60ms"];
-    const child = spawn(bin, ["serve", ...options], { stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(bin, ["serve", ...options, ...more], { stdio: ["ignore", "pipe", "inherit"] });
     try {
       return new RejoinServer(child, await readyUrl(child));
     } catch (error) {
@@ -44,6 +44,11 @@ export class RejoinServer {
     this.#process.kill(signal);
     await gone;
   }
+}
+
+/** A token that `rejoin token` makes. */
+export function mint(secret: string, ...args: readonly string[]): string {
+  return execFileSync(rejoinBin() ?? "", ["token", "--auth", "jwt", "--jwt-secret", secret, ...args], { encoding: "utf8" }).trim();
 }
 
 function readyUrl(child: ChildProcess): Promise<string> {

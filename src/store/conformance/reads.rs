@@ -8,8 +8,8 @@ use super::{
 use crate::{
     clock::Timestamp,
     model::{
-        EventKind, MessageStatus, Part, Turn, TurnError,
-        machine::{Op, Session},
+        EndReason, EventKind, MessageStatus, Part, Person, Turn, TurnError,
+        machine::{Asker, Op, Session},
     },
 };
 
@@ -305,6 +305,30 @@ pub(crate) async fn sessions_are_picked_by_id_or_by_having_a_turn(world: &World)
     assert_eq!(nodes.iter().map(|node| &node.owner).collect::<Vec<_>>(), [&world.node]);
 }
 
+pub(crate) async fn sessions_are_picked_by_the_age_of_their_turns(world: &World) {
+    let sessions = ["d", "b", "c", "a"];
+    for session in sessions {
+        world.create(session).await;
+        world.start(session, "m").await;
+        world.pass().await;
+    }
+    for session in sessions.into_iter().rev() {
+        world.wait(session, "m2").await;
+        world.pass().await;
+    }
+    let oldest = async |limit| {
+        let found = world.store.pick(&Pick::Oldest(limit)).await.unwrap();
+        let mut found: Vec<_> = found.iter().map(|s| (s.id.to_string(), s.turns.len())).collect();
+        found.sort();
+        found
+    };
+    assert_eq!(oldest(1).await, [("a".into(), 2), ("d".into(), 2)], "the first that runs and the first that waits");
+    assert_eq!(oldest(10).await.len(), 4, "each once");
+    let asker = Asker { person: Person { id: "op".to_owned(), name: "Op".to_owned() }, admin: true };
+    world.op("d", Op::Delete { asker }).await.unwrap();
+    assert_eq!(oldest(1).await, [("a".into(), 2), ("b".into(), 2)], "what was deleted takes no place");
+}
+
 pub(crate) async fn l5_compaction_drops_only_deltas_of_turns_that_ended_before(world: &World) {
     world.create(S).await;
     world.op(S, slots(2)).await.unwrap();
@@ -411,4 +435,28 @@ pub(crate) async fn what_waits_is_counted_and_the_oldest_of_it_known(world: &Wor
     let pool = world.store.pool();
     // A connection may take a moment to be back after its last use.
     assert!((1..=pool.most).contains(&(pool.busy + pool.idle)), "{pool:?}");
+}
+
+pub(crate) async fn turns_whose_owner_was_gone_are_found_newest_first(world: &World) {
+    let other = world.another("b").await;
+    for session in ["a", "b", "c", "mine"] {
+        world.create(session).await;
+    }
+    let mut started = Vec::new();
+    for session in ["a", "b", "c"] {
+        started.push(world.op_on(session, send("m"), Some(&other)).await.unwrap().started.remove(0).id);
+    }
+    let mine = world.start("mine", "m").await;
+    world.op("mine", cancel(&mine.id)).await.unwrap();
+    assert!(world.store.lost(10).await.unwrap().is_empty());
+    world.bury(&other).await;
+    for session in ["b", "c", "a"] {
+        world.op(session, Op::Reconcile).await.unwrap();
+        world.pass().await;
+    }
+    let found = world.store.lost(2).await.unwrap();
+    let sessions: Vec<&str> = found.iter().map(|lost| &*lost.session).collect();
+    assert_eq!(sessions, ["a", "c"]);
+    assert_eq!((&found[0].turn.id, found[0].turn.reason), (&started[0], Some(EndReason::OwnerGone)));
+    assert_eq!(world.store.lost(10).await.unwrap().len(), 3);
 }

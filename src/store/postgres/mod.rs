@@ -27,8 +27,8 @@ use self::{
     read::Reader,
 };
 use super::{
-    AtWork, Committed, Compacted, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged,
-    Renewal, Result, Store, Stretch, Waiting, log_of,
+    AtWork, Committed, Compacted, Cut, Error, From, Item, ListQuery, LostTurn, Messages, NewNode, PageLimits, Pick,
+    Pool, Purged, Renewal, Result, Store, Stretch, Waiting, log_of,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
@@ -193,6 +193,10 @@ impl Store for Postgres {
 
     async fn waiting(&self) -> Result<Waiting> {
         in_transaction!(self.readers, Begin::Read, "counting what waits", db => read::waiting(db).await)
+    }
+
+    async fn lost(&self, limit: usize) -> Result<Vec<LostTurn>> {
+        in_transaction!(self.readers, Begin::Read, "reading lost turns", db => read::lost(db, limit).await)
     }
 
     fn pool(&self) -> Pool {

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row, postgres::PgArguments, postgres::PgRow}
 
 use super::{
     super::{
-        AtWork, Error, ListQuery, Pick, Record, Result, Waiting,
+        AtWork, Error, ListQuery, LostTurn, Pick, Record, Result, Waiting,
         read::{Snapshot, epoch_of},
         rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
     },
@@ -222,6 +222,17 @@ pub(super) async fn pick(connection: &mut Db, pick: &Pick) -> Result<Vec<Session
                          ORDER BY session_key LIMIT $1) l JOIN sessions s ON s.key = l.key";
             sqlx::query_as(statement(live)).bind(signed(*limit)).fetch_all(&mut *connection).await
         }
+        Pick::Oldest(limit) => {
+            let oldest = |status: &str, since: &str| {
+                format!(
+                    "(SELECT t.session_key FROM turns t JOIN sessions o ON o.key = t.session_key
+                      WHERE t.status = '{status}' ORDER BY t.row::json ->> '{since}' LIMIT $1)"
+                )
+            };
+            let (running, queued) = (oldest("running", "started_at"), oldest("queued", "queued_at"));
+            let oldest = format!("sessions s WHERE s.key IN ({running} UNION {queued})");
+            sqlx::query_as(statement(&oldest)).bind(signed(*limit)).fetch_all(&mut *connection).await
+        }
     };
     with_live_turns(connection, found.map_err(&doing)?, &doing).await
 }
@@ -272,11 +283,13 @@ const RUNNING: &str = "SELECT owner, count(*) FROM turns WHERE status = 'running
 
 /// See [`super::Store::waiting`].
 pub(super) async fn waiting(connection: &mut Db) -> Result<Waiting> {
-    let found =
-        sqlx::query_as("SELECT count(*), min(t.row::json ->> 'queued_at') FROM turns t WHERE t.status = 'queued'")
-            .fetch_one(connection)
-            .await
-            .map_err(Error::in_postgres("counting what waits"))?;
+    let found = sqlx::query_as(
+        "SELECT count(*), min(t.row::json ->> 'queued_at') FROM turns t \
+             JOIN sessions s ON s.key = t.session_key WHERE t.status = 'queued'",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(Error::in_postgres("counting what waits"))?;
     rows::waiting(found)
 }
 
@@ -290,6 +303,19 @@ pub(super) async fn deleted(connection: &mut Db, session: &str, log: &str) -> Re
             .await
             .map_err(Error::in_postgres("looking for a deleted session"))?;
     found.as_deref().map(rows::person).transpose()
+}
+
+/// See [`super::Store::lost`].
+pub(super) async fn lost(connection: &mut Db, limit: usize) -> Result<Vec<LostTurn>> {
+    let found = sqlx::query_as(
+        "SELECT s.id, s.title, t.row FROM turns t JOIN sessions s ON s.key = t.session_key
+         WHERE t.row::json ->> 'reason' = 'owner_gone' ORDER BY t.ended_at DESC LIMIT $1",
+    )
+    .bind(signed(limit))
+    .fetch_all(connection)
+    .await
+    .map_err(Error::in_postgres("reading lost turns"))?;
+    rows::lost(found)
 }
 
 /// See [`super::Store::heads`].

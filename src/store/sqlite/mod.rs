@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{read::Reader, writer::Command};
 use super::{
-    AtWork, Committed, Compacted, Cut, Error, From, Item, ListQuery, Messages, NewNode, PageLimits, Pick, Pool, Purged,
-    Renewal, Result, Store, Stretch, Waiting, log_of,
+    AtWork, Committed, Compacted, Cut, Error, From, Item, ListQuery, LostTurn, Messages, NewNode, PageLimits, Pick,
+    Pool, Purged, Renewal, Result, Store, Stretch, Waiting, log_of,
     read::{Snapshot as _, context, cut, history, stretch},
 };
 use crate::{
@@ -161,6 +161,10 @@ impl Store for Sqlite {
 
     async fn waiting(&self) -> Result<Waiting> {
         read::waiting(&self.readers).await
+    }
+
+    async fn lost(&self, limit: usize) -> Result<Vec<LostTurn>> {
+        read::lost(&self.readers, limit).await
     }
 
     fn pool(&self) -> Pool {

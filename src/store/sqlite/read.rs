@@ -3,12 +3,12 @@
 //! Readers each see one WAL snapshot and wait for nobody; the writer reads through the same statements inside its own
 //! transaction.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::super::{
-    AtWork, Error, ListQuery, Pick, Record, Result, Waiting,
+    AtWork, Error, ListQuery, LostTurn, Pick, Record, Result, Waiting,
     read::{Snapshot, epoch_of},
     rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
 };
@@ -193,15 +193,29 @@ pub(super) async fn list(readers: &SqlitePool, query: &ListQuery) -> Result<Vec<
 pub(super) async fn pick(readers: &SqlitePool, pick: &Pick) -> Result<Vec<Session>> {
     let doing = Error::while_doing("reading sessions");
     let mut transaction = begin(readers).await?;
-    let (from, value) = match pick {
+    let (from, value): (Cow<'_, str>, _) = match pick {
         Pick::These(ids) => {
-            ("json_each(?) j CROSS JOIN sessions s ON s.id = j.value", serde_json::to_string(ids).unwrap_or_default())
+            let ids = serde_json::to_string(ids).unwrap_or_default();
+            ("json_each(?) j CROSS JOIN sessions s ON s.id = j.value".into(), ids)
         }
         Pick::Live(limit) => (
             "(SELECT DISTINCT session_key AS key FROM turns WHERE status IN ('queued', 'running')
-              ORDER BY session_key LIMIT CAST(? AS INTEGER)) l CROSS JOIN sessions s ON s.key = l.key",
+              ORDER BY session_key LIMIT CAST(? AS INTEGER)) l CROSS JOIN sessions s ON s.key = l.key"
+                .into(),
             limit.to_string(),
         ),
+        Pick::Oldest(limit) => {
+            // Each condition on what is live says nothing new; it lets the index of live turns be used.
+            let oldest = |status: &str, since: &str| {
+                format!(
+                    "SELECT * FROM (SELECT t.session_key FROM turns t JOIN sessions o ON o.key = t.session_key
+                     WHERE t.status = '{status}' AND t.status IN ('queued', 'running')
+                     ORDER BY json_extract(t.row, '$.{since}') LIMIT CAST(?1 AS INTEGER))"
+                )
+            };
+            let (running, queued) = (oldest("running", "started_at"), oldest("queued", "queued_at"));
+            (format!("sessions s WHERE s.key IN ({running} UNION {queued})").into(), limit.to_string())
+        }
     };
     let found: Vec<SessionRow> = sqlx::query_as(AssertSqlSafe(format!("SELECT {SESSION} FROM {from}")))
         .bind(value)
@@ -259,13 +273,26 @@ const RUNNING: &str = "SELECT owner, count(*) FROM turns WHERE status = 'running
 pub(super) async fn waiting(readers: &SqlitePool) -> Result<Waiting> {
     // The second condition says nothing that the first does not; it lets the index of live turns be used.
     let found = sqlx::query_as(
-        "SELECT count(*), min(json_extract(row, '$.queued_at')) FROM turns
-         WHERE status = 'queued' AND status IN ('queued', 'running')",
+        "SELECT count(*), min(json_extract(t.row, '$.queued_at')) FROM turns t JOIN sessions s ON s.key = t.session_key
+         WHERE t.status = 'queued' AND t.status IN ('queued', 'running')",
     )
     .fetch_one(readers)
     .await
     .map_err(Error::while_doing("counting what waits"))?;
     rows::waiting(found)
+}
+
+/// See [`super::Store::lost`].
+pub(super) async fn lost(readers: &SqlitePool, limit: usize) -> Result<Vec<LostTurn>> {
+    let found = sqlx::query_as(
+        "SELECT s.id, s.title, t.row FROM turns t CROSS JOIN sessions s ON s.key = t.session_key
+         WHERE json_extract(t.row, '$.reason') = 'owner_gone' ORDER BY t.ended_at DESC LIMIT ?",
+    )
+    .bind(signed(limit))
+    .fetch_all(readers)
+    .await
+    .map_err(Error::while_doing("reading lost turns"))?;
+    rows::lost(found)
 }
 
 /// See [`super::Store::deleted`].

@@ -106,6 +106,10 @@ impl Store for SharedStore {
         self.store.waiting().await
     }
 
+    async fn lost(&self, limit: usize) -> store::Result<Vec<store::LostTurn>> {
+        self.store.lost(limit).await
+    }
+
     fn pool(&self) -> store::Pool {
         self.store.pool()
     }

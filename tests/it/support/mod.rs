@@ -14,6 +14,7 @@ pub(crate) mod jwt;
 pub(crate) mod kotlin;
 pub(crate) mod lossy_nats;
 pub(crate) mod nats;
+pub(crate) mod operator;
 pub(crate) mod oracle;
 pub(crate) mod poll;
 #[allow(dead_code, reason = "the unit tests of the store use more of it")]
