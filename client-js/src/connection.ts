@@ -5,13 +5,21 @@
  * it by a fixed ladder and with the token of before. Knows no session. Invariants: at most one attempt is under way;
  * after a loss the Socket is at rest until the next attempt; what the server refuses is not tried again by itself.
  */
-import { LongPoll, Socket } from "phoenix";
+import { LongPoll, type Socket } from "phoenix";
 import { fullJitter } from "./backoff.js";
 import { diagnose } from "./diagnose.js";
 import { RejoinError, asError } from "./errors.js";
 import { Listeners, type Readable } from "./listeners.js";
 import { isOnline, watchPage } from "./page.js";
-import type { Tokens } from "./tokens.js";
+import {
+  firstTransport,
+  makeSocket,
+  ping,
+  rememberLongPoll,
+  showToken,
+  type SocketOptions,
+  type TransportName,
+} from "./socket.js";
 
 /**
  * - `closed`: not asked for.
@@ -31,18 +39,10 @@ export interface ConnectionSnapshot {
   readonly failures: number;
   /** When the next try is made, in milliseconds since 1970; null where none is planned. */
   readonly retryAt: number | null;
-  readonly transport: "websocket" | "longpoll";
+  readonly transport: TransportName;
 }
 
-/** A class like the browser's WebSocket. */
-export type Transport = new (endpoint: string, protocols?: string | string[]) => object;
-
-export interface ConnectionOptions {
-  readonly url: string;
-  readonly params: () => object;
-  readonly tokens: Tokens;
-  readonly transport: "auto" | "websocket" | "longpoll" | Transport;
-  readonly heartbeatIntervalMs: number;
+export interface ConnectionOptions extends SocketOptions {
   readonly maxReconnectMs: number;
 }
 
@@ -55,16 +55,8 @@ const STABLE_MS = 5_000;
 /** So many connections in a row that the server ended for a broken rule, none of them stable, are enough. */
 const MAX_POLICY_CLOSES = 5;
 const POLICY = 1008;
-const MEMORY = "rejoin:longpoll";
-/** phoenix must never connect by itself. */
-const NEVER_MS = 2 ** 31 - 1;
 
 type Phase = "rest" | "token" | "opening" | "open";
-
-/** The parts of the Socket that its types leave out. */
-interface SocketInside {
-  ping(callback: (rttMs: number) => void): boolean;
-}
 
 export class Connection implements Readable<ConnectionSnapshot> {
   readonly #options: ConnectionOptions;
@@ -89,7 +81,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
-    const transport = polls(options.transport) ? "longpoll" : "websocket";
+    const transport = firstTransport(options.transport);
     this.#snapshot = { status: "closed", error: null, failures: 0, retryAt: null, transport };
   }
 
@@ -160,6 +152,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   #open(attempt: number): void {
     this.#phase = "opening";
+    showToken(this.socket, this.#options.tokens);
     this.socket.connect();
     if (this.#snapshot.transport === "longpoll") return;
     this.#timer = setTimeout(() => {
@@ -259,7 +252,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   #useLongPoll(): void {
     this.socket.replaceTransport(LongPoll);
-    remember();
+    rememberLongPoll();
     this.#set({ transport: "longpoll" });
   }
 
@@ -272,7 +265,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
       if (attempt === this.#attempt) this.#onLost(undefined);
     }, PING_LIMIT_MS);
     this.#pingTimer = timer;
-    (this.socket as unknown as SocketInside).ping(() => clearTimeout(timer));
+    ping(this.socket, () => clearTimeout(timer));
   }
 
   #watch(): () => void {
@@ -308,21 +301,9 @@ export class Connection implements Readable<ConnectionSnapshot> {
   }
 
   #makeSocket(): Socket {
-    const { url, params, tokens, transport, heartbeatIntervalMs } = this.#options;
-    const given = typeof transport === "function" ? { transport } : {};
-    const socket = new Socket(url, {
-      params,
-      heartbeatIntervalMs,
-      ...(this.#snapshot.transport === "longpoll" ? { transport: LongPoll } : given),
-      rejoinAfterMs: (tries) => 200 + fullJitter(tries + 1, 10_000),
-      // Called where phoenix has found a connection dead by itself.
-      reconnectAfterMs: () => {
-        const attempt = this.#attempt;
-        queueMicrotask(() => attempt === this.#attempt && this.#onLost(undefined));
-        return NEVER_MS;
-      },
-      // phoenix takes a function here as well, its type does not say so.
-      ...(tokens.isUsed ? { authToken: (() => tokens.current) as unknown as string } : {}),
+    const socket = makeSocket(this.#options, this.#snapshot.transport, () => {
+      const attempt = this.#attempt;
+      queueMicrotask(() => attempt === this.#attempt && this.#onLost(undefined));
     });
     socket.onOpen(() => this.#onOpen());
     socket.onClose(({ code, reason }) => this.#onLost(code, reason));
@@ -341,25 +322,4 @@ export class Connection implements Readable<ConnectionSnapshot> {
 function policyError(): RejoinError {
   const text = "The server ended connection after connection for a broken rule. Reload the page, or log in again.";
   return new RejoinError("rate_limited", text);
-}
-
-function polls(transport: ConnectionOptions["transport"]): boolean {
-  return transport === "longpoll" || (transport === "auto" && (typeof WebSocket === "undefined" || remembered()));
-}
-
-/** For this tab, as long as it lives: a network that keeps WebSockets out does so after a refresh, too. */
-function remember(): void {
-  try {
-    sessionStorage.setItem(MEMORY, "1");
-  } catch {
-    // Then each page finds it out for itself.
-  }
-}
-
-function remembered(): boolean {
-  try {
-    return typeof sessionStorage !== "undefined" && sessionStorage.getItem(MEMORY) !== null;
-  } catch {
-    return false;
-  }
 }

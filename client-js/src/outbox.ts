@@ -138,19 +138,17 @@ export class Outbox {
     return true;
   }
 
-  /** Drops what is in the log. */
+  /** Drops what is in the log. Tells nobody: whoever shows the log calls it first, and shows both together. */
   arrived(messages: readonly Message[], lastSeq: number): void {
     if (this.#entries.size === 0) return;
     const ids = new Set(messages.map((message) => message.id));
     for (const entry of [...this.#entries.values()]) {
       const { reply, payload, restored, view } = entry;
       const isThere = ids.has(payload.id);
-      if (reply ? isThere || reply.seq <= lastSeq : isThere && (restored || view.status === "failed")) this.#remove(entry);
-      else if (isThere && !entry.arrived) {
-        entry.arrived = true;
-        this.#changed();
-      }
+      if (reply ? isThere || reply.seq <= lastSeq : isThere && (restored || view.status === "failed")) this.#drop(entry);
+      else entry.arrived ||= isThere;
     }
+    this.#list();
   }
 
   /** Marks everything that is still to be sent as failed. */
@@ -236,10 +234,14 @@ export class Outbox {
   }
 
   #remove(entry: Entry): void {
+    this.#drop(entry);
+    this.#changed();
+  }
+
+  #drop(entry: Entry): void {
     clearTimeout(entry.timer);
     this.#entries.delete(entry.payload.id);
     this.#store.remove(entry.payload.id);
-    this.#changed();
   }
 
   #show(entry: Entry, change: Partial<PendingMessage>): void {
@@ -249,8 +251,14 @@ export class Outbox {
   }
 
   #changed(): void {
-    this.#views = [...this.#entries.values()].filter((entry) => !entry.arrived).map((entry) => entry.view);
+    this.#list();
     this.#onChange();
+  }
+
+  #list(): void {
+    const views = [...this.#entries.values()].filter((entry) => !entry.arrived).map((entry) => entry.view);
+    const isSame = views.length === this.#views.length && views.every((view, index) => view === this.#views[index]);
+    if (!isSame) this.#views = views;
   }
 }
 

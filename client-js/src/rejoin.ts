@@ -3,12 +3,14 @@
  *
  * Wires the parts and knows who speaks. Invariants: one `Session` per id, one socket for all of them, one person.
  */
-import { Connection, type ConnectionSnapshot, type Transport } from "./connection.js";
-import { asError } from "./errors.js";
+import { Connection, type ConnectionSnapshot } from "./connection.js";
+import { RejoinError, asError } from "./errors.js";
 import type { Persistence, SessionKeeper } from "./kept.js";
 import type { Readable } from "./listeners.js";
+import { SessionList, type ListOptions } from "./list.js";
 import { Session, type Host } from "./session.js";
 import type { SessionOptions } from "./shapes.js";
+import type { Transport } from "./socket.js";
 import { Tokens, type TokenSource } from "./tokens.js";
 import type { Person } from "./types.js";
 
@@ -44,6 +46,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   readonly #persist: Persistence | undefined;
   readonly #requestTimeoutMs: number;
   readonly #sessions = new Map<string, Session>();
+  #list: SessionList | null = null;
 
   constructor(url: string, options: RejoinOptions = {}) {
     this.#url = url;
@@ -59,7 +62,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
       heartbeatIntervalMs: options.heartbeatIntervalMs ?? 20_000,
       maxReconnectMs: options.maxReconnectMs ?? 10_000,
     });
-    this.#connection.subscribe(() => this.#each((session) => session.connectionChanged()));
+    this.#connection.subscribe(() => this.#topics.forEach((topic) => topic.connectionChanged()));
     this.#connection.lost.add((code) => this.#each((session) => session.connectionLost(code)));
     this.#connection.suspended.add(() => this.#each((session) => session.flush()));
   }
@@ -99,6 +102,19 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   }
 
   /**
+   * The live list of sessions: always the same object, as a connection has one list. For another prefix make another
+   * `Rejoin`.
+   */
+  list(options: ListOptions = {}): SessionList {
+    this.#list ??= new SessionList(this.#connection, this.#requestTimeoutMs, options);
+    if (this.#list.prefix !== (options.prefix ?? "")) {
+      const text = `This connection lists the sessions that begin with "${this.#list.prefix}". Make a Rejoin of its own for another prefix.`;
+      throw new RejoinError("conflict", text);
+    }
+    return this.#list;
+  }
+
+  /**
    * Another token, or another function that gives one: of this connection, at once for all sessions, and of the ones to
    * come. For another person make another `Rejoin`.
    */
@@ -114,7 +130,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
 
   /** Leaves all sessions and closes. What the sessions hold stays; `join()` leads back. */
   disconnect(): void {
-    this.#each((session) => session.leave());
+    this.#topics.forEach((topic) => topic.leave());
     this.#connection.close();
   }
 
@@ -122,6 +138,11 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   async forget(): Promise<void> {
     this.disconnect();
     await this.#persist?.forget(this.#url, this.#userId());
+  }
+
+  /** Everything that is, or may be, joined on the connection. */
+  get #topics(): readonly (Session | SessionList)[] {
+    return [...this.#sessions.values(), ...(this.#list ? [this.#list] : [])];
   }
 
   #each(act: (session: Session) => void): void {
@@ -160,7 +181,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
 
   /** Shows the token on the connection that there is; one without a joined topic is shown it when it is made anew. */
   async #present(token: string): Promise<void> {
-    const live = [...this.#sessions.values()].find((session) => session.isLive);
+    const live = this.#topics.find((topic) => topic.isLive);
     await live?.renewToken(token);
   }
 }

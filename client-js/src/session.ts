@@ -11,12 +11,28 @@ import { turnOf, type SessionState } from "./fold.js";
 import { randomId } from "./ids.js";
 import type { Kept, SessionKeeper } from "./kept.js";
 import { Emitter, Listeners, type Readable } from "./listeners.js";
-import { Outbox, sendPayload, type OutboxStore } from "./outbox.js";
+import { LiveState, type LiveOptions } from "./live.js";
+import { Membership } from "./membership.js";
+import { Outbox, sendPayload } from "./outbox.js";
 import { Requests } from "./requests.js";
 import type { SendOptions, SessionEvents, SessionOptions, SessionSnapshot, SessionUpdate } from "./shapes.js";
 import { emptySnapshot, ofPresence, ofState } from "./snapshot.js";
 import { TurnReader } from "./turns.js";
-import type { CancelReply, HistoryReply, Json, Message, Part, Person, RetryReply, SendReply, SessionEvent, Turn } from "./types.js";
+import { Vault } from "./vault.js";
+import type {
+  BroadcastMessage,
+  CancelReply,
+  HistoryReply,
+  Json,
+  Message,
+  Part,
+  Person,
+  PresenceEntry,
+  RetryReply,
+  SendReply,
+  SessionEvent,
+  Turn,
+} from "./types.js";
 
 /** @internal What a session needs of its client. */
 export interface Host {
@@ -28,47 +44,35 @@ export interface Host {
   readonly keeper: (sessionId: string) => SessionKeeper | null | Promise<SessionKeeper | null>;
 }
 
-interface Deferred {
-  readonly promise: Promise<void>;
-  readonly resolve: () => void;
-  readonly reject: (error: RejoinError) => void;
-}
-
-/** Who lets go of a session may want it again at once, as a view that is drawn anew does. */
-const RELEASE_AFTER_MS = 1_000;
-/** So long what is being sent is waited for when nobody looks any more. */
-const LINGER_MS = 30_000;
-
-const NO_STORE: OutboxStore = { save: () => undefined, remove: () => undefined, has: () => true };
-
 export class Session implements Readable<SessionSnapshot> {
   readonly id: string;
   readonly #host: Host;
   readonly #channel: SessionChannel;
   readonly #requests: Requests;
   readonly #outbox: Outbox;
+  readonly #vault = new Vault();
+  readonly #membership: Membership;
+  readonly #live = new Map<string, LiveState<never>>();
   readonly #changed = new Listeners<[]>();
   readonly #events = new Emitter<SessionEvents>();
+  readonly #empty: SessionSnapshot;
   #snapshot: SessionSnapshot;
   #applied: [SessionEvent, boolean][] = [];
-  #keeper: SessionKeeper | null = null;
-  #restoring: Promise<void> | null = null;
   /** What is held was confirmed by the server, not only found in storage. */
   #isConfirmed = false;
-  #joining: Deferred | null = null;
   #history: Promise<boolean> | null = null;
-  #holders = 0;
-  #releaseTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal Made by `Rejoin.session`. */
   constructor(host: Host, id: string, options: SessionOptions) {
     this.#host = host;
     this.id = id;
-    this.#snapshot = { ...emptySnapshot(id), connection: host.connection.getSnapshot().status };
+    this.#empty = emptySnapshot(id);
+    this.#snapshot = { ...this.#empty, connection: host.connection.getSnapshot().status };
     this.#requests = new Requests(host.requestTimeoutMs);
     this.#channel = this.#makeChannel(options);
-    this.#outbox = new Outbox(this.#requests, this.#store(), host.me, () => this.#showOutbox());
-    this.#restore();
+    this.#outbox = new Outbox(this.#requests, this.#vault, host.me, () => this.#show());
+    this.#membership = this.#makeMembership();
+    this.#vault.open(host.keeper(id), (kept) => this.#onKept(kept));
   }
 
   /** Everything that is known now. The same object until something changes. */
@@ -77,6 +81,8 @@ export class Session implements Readable<SessionSnapshot> {
   }
 
   readonly getSnapshot = (): SessionSnapshot => this.#snapshot;
+  /** What a page that is rendered on a server shows: nothing is known yet. Bound. */
+  readonly getServerSnapshot = (): SessionSnapshot => this.#empty;
   readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
 
   /** Calls `listener` for each event of that name, once the snapshot has it; the function returned stops that. */
@@ -89,20 +95,7 @@ export class Session implements Readable<SessionSnapshot> {
    * success, rejects if the server refuses for good. Calling it again while it lasts gives the same promise.
    */
   join(): Promise<void> {
-    const { connection } = this.#host;
-    const isShutOut = connection.getSnapshot().status === "refused";
-    if (this.#joining && !isShutOut) return this.#joining.promise;
-    const wasOpen = this.#joining !== null;
-    const joining = deferred();
-    this.#joining = joining;
-    this.#set({ status: "joining", error: null });
-    connection.connect();
-    const open = (): void => {
-      if (this.#joining === joining && !wasOpen) this.#open();
-    };
-    if (this.#restoring) void this.#restoring.then(open);
-    else open();
-    return joining.promise;
+    return this.#membership.join();
   }
 
   /** Leaves. What is held stays, so that a later join brings only what was missed. Turns go on without you. */
@@ -115,16 +108,7 @@ export class Session implements Readable<SessionSnapshot> {
    * is being sent is waited for before the session is left.
    */
   hold(): () => void {
-    this.#holders += 1;
-    clearTimeout(this.#releaseTimer);
-    void this.join();
-    let isHeld = true;
-    return () => {
-      if (!isHeld) return;
-      isHeld = false;
-      this.#holders -= 1;
-      if (this.#holders === 0) this.#releaseAt(performance.now() + LINGER_MS);
-    };
+    return this.#membership.hold();
   }
 
   /**
@@ -192,6 +176,20 @@ export class Session implements Readable<SessionSnapshot> {
     await this.#ask("broadcast", { event, payload }, false);
   }
 
+  /**
+   * What each person here does at this moment under a name of your choice: `session.live("typing")`, `live("cursor")`.
+   * Always the same object for one name; the options count the first time.
+   */
+  live<Value extends Json = Json>(name: string, options: LiveOptions = {}): LiveState<Value> {
+    const known = this.#live.get(name);
+    if (known) return known;
+    const people = (): readonly PresenceEntry[] => this.#snapshot.people;
+    const broadcast = (event: string, payload: Json): Promise<void> => this.broadcast(event, payload);
+    const live = new LiveState<Value>({ people, me: this.#host.me, broadcast }, name, options);
+    this.#live.set(name, live as unknown as LiveState<never>);
+    return live;
+  }
+
   /** Replaces this connection's own presence fields, now and after each later join. */
   async setPresence(fields: Readonly<Record<string, Json>>): Promise<void> {
     if (this.#channel.show(fields)) await this.#ask("presence", fields, true);
@@ -209,14 +207,8 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** @internal The connection is as it was not before. */
   connectionChanged(): void {
-    const { status, error } = this.#host.connection.getSnapshot();
-    this.#set({ connection: status });
-    if (!this.#joining) return;
-    // Once the connection is let in again, the session is joined again.
-    if (status === "refused") {
-      this.#set({ status: "refused", error });
-      this.#joining.reject(error ?? new RejoinError("unauthorized"));
-    } else if (this.#snapshot.status === "refused") this.#set({ status: "joining", error: null });
+    this.#set({ connection: this.#host.connection.getSnapshot().status });
+    this.#membership.connectionChanged();
   }
 
   /** @internal The connection was closed with this code. */
@@ -226,7 +218,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** @internal Writes to storage what is to be kept. */
   flush(): void {
-    this.#keeper?.flush();
+    this.#vault.flush();
   }
 
   #open(): void {
@@ -235,11 +227,25 @@ export class Session implements Readable<SessionSnapshot> {
   }
 
   #ask(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<unknown> {
-    if (!this.#joining) {
+    if (!this.#membership.isWanted) {
       const text = `The session ${this.id} is not joined. Call join() first.`;
       return Promise.reject(new RejoinError("left", text));
     }
     return this.#requests.request(event, payload, { repeat });
+  }
+
+  #makeMembership(): Membership {
+    const vault = this.#vault;
+    return new Membership(this.#host.connection, {
+      get ready(): Promise<void> | null {
+        return vault.ready;
+      },
+      wanted: () => this.#set({ status: "joining", error: null }),
+      open: () => this.#open(),
+      shutOut: (error) => this.#set(error ? { status: "refused", error } : { status: "joining", error: null }),
+      isBusy: () => this.#outbox.isBusy,
+      leave: () => this.leave(),
+    });
   }
 
   #makeChannel({ create, presence }: SessionOptions): SessionChannel {
@@ -249,8 +255,8 @@ export class Session implements Readable<SessionSnapshot> {
       caughtUp: () => this.#onCaughtUp(),
       applied: (event, isReplayed) => this.#applied.push([event, isReplayed]),
       changed: () => this.#onChanged(),
-      presence: (entries) => this.#set(ofPresence(entries)),
-      broadcast: (message) => this.#events.emit("broadcast", message),
+      presence: (entries) => this.#onPresence(entries),
+      broadcast: (message) => this.#onBroadcast(message),
       missed: (count) => this.#events.emit("missed", count),
       draining: (afterMs) => this.#host.connection.drain(afterMs),
       lost: () => this.#onLost(),
@@ -259,9 +265,19 @@ export class Session implements Readable<SessionSnapshot> {
     });
   }
 
+  #onPresence(entries: readonly PresenceEntry[]): void {
+    this.#set(ofPresence(entries));
+    this.#live.forEach((live) => live.presenceChanged());
+  }
+
+  #onBroadcast(message: BroadcastMessage): void {
+    this.#live.get(message.event)?.received(message);
+    this.#events.emit("broadcast", message);
+  }
+
   #onJoined(reset: string | null): void {
     this.#isConfirmed = true;
-    this.#set({ status: "joined", error: null, ...ofState(this.#channel.state, this.#snapshot) });
+    this.#show({ status: "joined", error: null });
     if (reset !== null) this.#events.emit("reset", reset);
   }
 
@@ -271,16 +287,13 @@ export class Session implements Readable<SessionSnapshot> {
     const fields = this.#channel.staleFields;
     // A refusal is told to the next `setPresence`.
     if (fields) this.#ask("presence", fields, true).catch(() => undefined);
-    this.#joining?.resolve();
+    this.#membership.reached();
   }
 
   #onChanged(): void {
-    const state = this.#channel.state;
-    this.#set(ofState(state, this.#snapshot));
-    if (state) {
-      this.#outbox.arrived(state.messages, state.lastSeq);
-      this.#keeper?.keep(state);
-    }
+    this.#show();
+    const { state } = this.#channel;
+    if (state) this.#vault.keep(state);
     for (const [event, isReplayed] of this.#applied.splice(0)) this.#tell(event, isReplayed);
   }
 
@@ -302,37 +315,27 @@ export class Session implements Readable<SessionSnapshot> {
 
   #onDeleted(): void {
     const error = new RejoinError("not_found", "The session was deleted.");
-    this.#keeper?.forget();
+    this.#vault.forget();
     this.#end("deleted", error);
   }
 
   #end(status: "idle" | "refused" | "deleted", error: RejoinError): void {
-    if (!this.#joining) return;
-    const joining = this.#joining;
-    this.#joining = null;
-    this.#keeper?.flush();
+    if (!this.#membership.end(error)) return;
+    this.#vault.flush();
     this.#channel.close();
     if (status === "refused") this.#onShutOut(error);
     this.#set({ status, error: status === "refused" ? error : null, people: [], agents: [] });
     this.#requests.fail(error);
     if (status !== "idle") this.#outbox.fail(error);
-    joining.reject(error);
   }
 
   /** Who may not see a session is not shown what an earlier page has kept of it. */
   #onShutOut(error: RejoinError): void {
     if (error.reason !== "unauthorized" && error.reason !== "not_found") return;
-    this.#keeper?.forget();
+    this.#vault.forget();
     if (this.#isConfirmed) return;
     this.#channel.forget();
     this.#set(ofState(null));
-  }
-
-  #releaseAt(limitMs: number): void {
-    this.#releaseTimer = setTimeout(() => {
-      if (this.#outbox.isBusy && performance.now() < limitMs) this.#releaseAt(limitMs);
-      else this.leave();
-    }, RELEASE_AFTER_MS);
   }
 
   /** The attempt that a retry has made already, or that makes one needless. */
@@ -350,14 +353,14 @@ export class Session implements Readable<SessionSnapshot> {
       const question = { before: state.before, ...(limit === undefined ? {} : { limit }) };
       const reply = (await this.#ask("history", question, true)) as HistoryReply;
       if (!this.#channel.addHistory(reply, generation)) continue;
-      this.#set(ofState(this.#channel.state, this.#snapshot));
+      this.#show();
       return this.#snapshot.hasMore;
     }
   }
 
   #turnSource(): ConstructorParameters<typeof TurnReader>[0] {
     const end = (): RejoinError | null => {
-      if (this.#joining) return null;
+      if (this.#membership.isWanted) return null;
       return this.#snapshot.error ?? new RejoinError(this.#snapshot.status === "deleted" ? "not_found" : "left");
     };
     const { subscribe } = this;
@@ -376,42 +379,17 @@ export class Session implements Readable<SessionSnapshot> {
     };
   }
 
-  #store(): OutboxStore {
-    const keeper = (): OutboxStore => this.#keeper ?? NO_STORE;
-    return { save: (entry) => keeper().save(entry), remove: (id) => keeper().remove(id), has: (id) => keeper().has(id) };
-  }
-
-  /** Takes up what an earlier page has kept: at once where that is possible, and before the first join in any case. */
-  #restore(): void {
-    const load = (keeper: SessionKeeper | null): void | Promise<void> => {
-      this.#keeper = keeper;
-      const kept = keeper?.load();
-      if (kept instanceof Promise) return kept.then((found) => this.#onKept(found));
-      if (kept) this.#onKept(kept);
-    };
-    const keeper = this.#host.keeper(this.id);
-    const loading = keeper instanceof Promise ? keeper.then(load) : load(keeper);
-    if (!(loading instanceof Promise)) return;
-    this.#restoring = loading
-      .catch(() => undefined)
-      .finally(() => {
-        this.#restoring = null;
-      });
-  }
-
   #onKept({ state, entries }: Kept): void {
-    if (state) {
-      this.#channel.restore(state);
-      this.#set(ofState(this.#channel.state, this.#snapshot));
-    }
+    if (state) this.#channel.restore(state);
     this.#outbox.restore(entries);
-    if (state) this.#outbox.arrived(state.messages, state.lastSeq);
+    this.#show();
   }
 
-  #showOutbox(): void {
+  /** Shows what is held and what is not in the log yet in one change: no message is ever in both, or in neither. */
+  #show(change: Partial<SessionSnapshot> = {}): void {
     const { state } = this.#channel;
-    if (this.#snapshot.outbox !== this.#outbox.messages) this.#set({ outbox: this.#outbox.messages });
-    else if (state) this.#outbox.arrived(state.messages, state.lastSeq);
+    if (state) this.#outbox.arrived(state.messages, state.lastSeq);
+    this.#set({ ...change, ...ofState(state, this.#snapshot), outbox: this.#outbox.messages });
   }
 
   #set(change: Partial<SessionSnapshot>): void {
@@ -420,16 +398,4 @@ export class Session implements Readable<SessionSnapshot> {
     this.#snapshot = { ...this.#snapshot, ...change };
     this.#changed.emit();
   }
-}
-
-function deferred(): Deferred {
-  let resolve: () => void = () => undefined;
-  let reject: (error: RejoinError) => void = () => undefined;
-  const promise = new Promise<void>((yes, no) => {
-    resolve = yes;
-    reject = no;
-  });
-  // A join may fail long after the one who asked has stopped waiting; the snapshot says so too.
-  promise.catch(() => undefined);
-  return { promise, resolve, reject };
 }

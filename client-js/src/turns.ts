@@ -37,6 +37,9 @@ export interface TurnSource {
   subscribe(listener: () => void): () => void;
 }
 
+/** The answer to a send may come before the event that brings its turn; for so long a turn may be unknown. */
+const UNKNOWN_LIMIT_MS = 10_000;
+
 export class TurnReader implements AsyncIterable<string> {
   readonly id: string;
   readonly #source: TurnSource;
@@ -73,11 +76,12 @@ export class TurnReader implements AsyncIterable<string> {
   async *pieces(): AsyncGenerator<TurnPiece, TurnOutcome, undefined> {
     const read: string[] = [];
     const values: (Json | undefined)[] = [];
+    const limitMs = performance.now() + UNKNOWN_LIMIT_MS;
     for (;;) {
       // Listened before looking: what changes while a piece is being used is looked at next.
       const change = this.#change();
       try {
-        const outcome = this.#outcome();
+        const outcome = this.#outcome(limitMs);
         yield* news(this.message, read, values);
         if (outcome) return outcome;
         await change.happened;
@@ -89,10 +93,11 @@ export class TurnReader implements AsyncIterable<string> {
 
   /** Resolves with how the turn ended, at once if it has. */
   async outcome(): Promise<TurnOutcome> {
+    const limitMs = performance.now() + UNKNOWN_LIMIT_MS;
     for (;;) {
       const change = this.#change();
       try {
-        const outcome = this.#outcome();
+        const outcome = this.#outcome(limitMs);
         if (outcome) return outcome;
         await change.happened;
       } finally {
@@ -101,23 +106,30 @@ export class TurnReader implements AsyncIterable<string> {
     }
   }
 
-  #outcome(): TurnOutcome | null {
+  #outcome(limitMs: number): TurnOutcome | null {
     const { state, isCaughtUp, end } = this.#source;
     const turn = this.turn;
     const { message } = this;
     if (turn && isOver(turn)) return outcomeOf(turn, message);
     if (end) throw end;
     if (!state || turn || !isCaughtUp || message?.status === "streaming") return null;
+    if (!message && performance.now() < limitMs) return null;
     if (!message) throw new RejoinError("not_found", `There is no turn ${this.id} among what is held of this session.`);
     // The turn itself is known no more, its answer is.
     if (message.status === "complete") return { status: "completed", message, usage: null };
     return { status: "cancelled", message, reason: null, by: null };
   }
 
+  /** The next change; where none comes it is looked again after a while. */
   #change(): { readonly happened: Promise<void>; readonly stop: () => void } {
     let stop = (): void => undefined;
     const happened = new Promise<void>((resolve) => {
-      stop = this.#source.subscribe(resolve);
+      const unsubscribe = this.#source.subscribe(resolve);
+      const timer = setTimeout(resolve, UNKNOWN_LIMIT_MS);
+      stop = () => {
+        clearTimeout(timer);
+        unsubscribe();
+      };
     });
     return { happened, stop };
   }

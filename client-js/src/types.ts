@@ -205,6 +205,23 @@ export interface HistoryReply {
   readonly has_more: boolean;
 }
 
+/** A session as the live list shows it. */
+export interface SessionSummary {
+  readonly id: string;
+  readonly title: string | null;
+  readonly status: SessionInfo["status"];
+  readonly last_seq: number;
+  /** What runs in it at this moment. */
+  readonly running: readonly {
+    readonly turn_id: string;
+    readonly agent: string;
+    /** Who asked. */
+    readonly by: Person;
+    readonly liveness: Owner["liveness"];
+  }[];
+  readonly updated_at: string;
+}
+
 /** Something that another connection broadcast; not in the log. */
 export interface BroadcastMessage {
   readonly event: string;

@@ -24,7 +24,9 @@ export class RejoinServer {
     const bin = rejoinBin();
     if (!bin) throw new Error("REJOIN_BIN does not name the server's program.");
     const options = ["--listen", `127.0.0.1:${port}`, "--database-url", `sqlite:${databasePath}`, "--echo-delay", "60ms"];
-    const child = spawn(bin, ["serve", ...options, ...more], { stdio: ["ignore", "pipe", "inherit"] });
+    // The server would take that for an option of its own.
+    const env = { ...process.env, REJOIN_BIN: undefined };
+    const child = spawn(bin, ["serve", ...options, ...more], { stdio: ["ignore", "pipe", "inherit"], env });
     try {
       return new RejoinServer(child, await readyUrl(child));
     } catch (error) {

@@ -20,7 +20,7 @@ export class Connection {
   onopen: () => void = () => undefined;
   onerror: (error: unknown) => void = () => undefined;
   onmessage: (event: { data: string }) => void = () => undefined;
-  onclose: (event: { code: number }) => void = () => undefined;
+  onclose: (event: { code: number; reason: string }) => void = () => undefined;
 
   constructor(
     readonly url: string,
@@ -33,10 +33,10 @@ export class Connection {
   }
 
   /** The connection ends, by whomever. */
-  close(code = 1006): void {
+  close(code = 1006, reason = ""): void {
     if (this.readyState === 3) return;
     this.readyState = 3;
-    this.onclose({ code });
+    this.onclose({ code, reason });
   }
 
   send(text: string): void {
