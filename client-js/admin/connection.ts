@@ -11,8 +11,11 @@ import { keepToken, keptToken } from "./token.js";
 const AGAIN_MS = 2_000;
 const CANCEL_MS = 10_000;
 const ANSWER_MS = 10_000;
+/** So many failures in a row are no accident. */
+const BARRED = 3;
 
-export type Status = "connecting" | "live" | "away";
+/** `barred`: the server answers, and lets this page not connect all the same. */
+export type Status = "connecting" | "live" | "away" | "barred";
 
 export interface Listener {
   status(status: Status): void;
@@ -46,6 +49,8 @@ export class Connection {
   #socket: Socket | null = null;
   #channel: Channel | null = null;
   #probing = false;
+  /** Connections that failed, one after the other, although the server would have answered. */
+  #failed = 0;
 
   constructor(listener: Listener) {
     this.#listener = listener;
@@ -130,6 +135,9 @@ export class Connection {
     const away = (): void => {
       if (current()) this.#listener.status("away");
     };
+    socket.onOpen(() => {
+      this.#failed = 0;
+    });
     socket.onError(() => void (current() && this.#probe()));
     socket.onClose(away);
     channel.onError(away);
@@ -152,9 +160,11 @@ export class Connection {
   async #probe(): Promise<void> {
     if (this.#probing) return;
     this.#probing = true;
-    this.#listener.status("away");
+    this.#listener.status(this.#failed < BARRED ? "away" : "barred");
     try {
-      await this.#admitted();
+      if (!(await this.#admitted())) return;
+      this.#failed += 1;
+      if (this.#failed === BARRED) this.#listener.status("barred");
     } finally {
       this.#probing = false;
     }

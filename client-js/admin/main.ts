@@ -12,7 +12,12 @@ const HISTORY = 120;
 const SILENCE_MS = 5_000;
 /** How long before a token runs out that is said. */
 const SOON_MS = 300_000;
-const STATUS: Readonly<Record<Status, string>> = { connecting: "Connecting…", live: "Live", away: "Reconnecting…" };
+const STATUS: Readonly<Record<Status, string>> = {
+  connecting: "Connecting…",
+  live: "Live",
+  away: "Reconnecting…",
+  barred: "Not connected",
+};
 
 const ask = byId("ask", HTMLFormElement);
 const field = byId("token", HTMLInputElement);
@@ -72,11 +77,13 @@ function serverTime(now: Overview): number {
 function render(): void {
   const hasToken = keptToken() !== null;
   page.hidden = overview === null;
+  if (overview === null) expiry.hidden = true;
   leave.hidden = !hasToken;
   renew.hidden = !hasToken || !ask.hidden;
   status.hidden = overview === null && !ask.hidden;
   status.dataset["state"] = connected;
   setText(status, STATUS[connected]);
+  warn();
   if (!overview) return;
   const { server, nodes, turns, queued, lost } = overview;
   setText(byId("server", HTMLElement), `seen from ${server.node.name}, version ${server.version}, ${busInWords(server.bus)}`);
@@ -91,7 +98,7 @@ function render(): void {
   none("running", running.length, totals(overview).running);
   none("queued", waiting.length, queued.count);
   byId("lost-none", HTMLElement).hidden = lost.length > 0;
-  warn(now);
+  remind(now);
 }
 
 /** Says that there is nothing, or that not everything is shown. */
@@ -118,10 +125,24 @@ function draw(id: string, values: readonly number[]): void {
 }
 
 /** A page that looks alive and is not would be worse than none. What is said does not change while it stays true. */
-function warn(now: number): void {
-  note.hidden = performance.now() - heard < SILENCE_MS;
+function warn(): void {
+  const text = warning();
+  note.hidden = text === null || !ask.hidden;
+  if (text !== null) setText(note, text);
+}
+
+function warning(): string | null {
+  if (connected === "barred") {
+    return `The server answers, but lets this page not connect. Where allowed-origins is set, it must name ${location.origin}.`;
+  }
+  if (overview === null) return connected === "away" ? "The server does not answer. This page goes on trying." : null;
+  if (performance.now() - heard < SILENCE_MS) return null;
   const why = connected === "live" ? "the store may be slow or away" : "this page is not connected";
-  if (!note.hidden) setText(note, `No news for a while: ${why}. What you see is what was then.`);
+  return `No news for a while: ${why}. What you see is what was then.`;
+}
+
+/** Says in time that another token will be needed. */
+function remind(now: number): void {
   const token = keptToken();
   const left = ((token === null ? null : expiryOf(token)) ?? Infinity) - now;
   expiry.hidden = left > SOON_MS;

@@ -166,6 +166,13 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("the operators' pa
     expect(await by("overview").isHidden()).toBe(true);
   });
 
+  it("says what to do where the server lets no page of its own connect", async () => {
+    await start(0, "--allowed-origins", "https://app.example.com");
+    await page.goto(`${server.url}/admin`);
+    await by("note").getByText(`it must name ${server.url}.`).waitFor();
+    await by("status").getByText("Not connected").waitFor();
+  });
+
   it("fits a phone, by day and by night", async () => {
     await start();
     await send("a-session-with-a-rather-long-name-as-programs-make-them-0123456789abcdef");
