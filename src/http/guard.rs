@@ -3,8 +3,7 @@
 //! An `Origin`, if there is one, must be allowed; on a loopback address the `Host` must be a name of this machine or of
 //! an allowed origin, so that a name that was pointed at 127.0.0.1 does not pass for it, neither to write nor to read;
 //! and a write carries `application/json`, which a page of another site cannot send unasked (a `DELETE` need not say
-//! so). Whoever may write does so at the rate of one
-//! connection, however many connections there are.
+//! so). Whoever may write does so at the rate of one connection, however many connections there are.
 
 use axum::{
     extract::{FromRequestParts as _, Request, State},
@@ -25,7 +24,7 @@ pub struct Guard {
     pub loopback: bool,
 }
 
-/// Middleware before the API's handlers.
+/// Middleware before the API's handlers: a method that a path does not answer never comes here.
 pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
     if let Err(problem) = api.guard.check_page(request.headers()) {
         return problem.into_response();
@@ -52,7 +51,8 @@ async fn admit(api: &Api, request: Request) -> Result<Request, Problem> {
 }
 
 impl Guard {
-    fn check_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Whether a page of this origin may ask a server of this name.
+    pub(super) fn check_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let host = text(headers, header::HOST);
         if !self.origins.allow(text(headers, header::ORIGIN), host) {
             return Err(Problem::unauthorized("this origin may not ask; add it to allowed-origins"));

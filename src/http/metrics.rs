@@ -11,7 +11,10 @@ use axum::{
 use super::Api;
 use crate::metrics::{Format, Metrics};
 
-/// `GET /metrics`
+/// What Prometheus scrapes
+#[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "scrape_metrics",
+    responses((status = 200, description = "Metrics in the text format that `Accept` asks for.",
+               content((String = "text/plain"), (String = "application/openmetrics-text")))))]
 pub(super) async fn scrape(State(api): State<Api>, headers: HeaderMap) -> Response {
     let format = Format::accepted(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()));
     let text = api.metrics.scrape(format).await;

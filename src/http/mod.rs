@@ -4,11 +4,14 @@
 //! does; [`error`] is the only place where an error becomes a status.
 
 mod cluster;
+mod cors;
 mod credentials;
 pub mod error;
 mod event_stream;
 mod guard;
+mod health;
 pub mod metrics;
+mod openapi;
 mod page;
 mod request;
 mod sessions;
@@ -19,11 +22,11 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::DefaultBodyLimit,
     http::{Method, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 
 use self::{error::Problem, who::Writer};
@@ -78,61 +81,68 @@ impl Api {
 
     /// Every route but the sockets'. `max_body` bounds what a request may carry, in bytes.
     pub fn routes(self, max_body: usize) -> Router {
-        let api = Router::new()
-            .route("/api/sessions", get(sessions::list).post(sessions::create))
-            .route("/api/sessions/{id}", get(sessions::look).patch(sessions::update).delete(sessions::delete))
-            .route("/api/sessions/{id}/messages", get(sessions::messages).post(sessions::send))
-            .route("/api/sessions/{id}/events", get(sessions::events))
-            .route("/api/sessions/{id}/turns/{turn}/cancel", post(sessions::cancel))
-            .route("/api/sessions/{id}/turns/{turn}/retry", post(sessions::retry))
-            .route("/api/nodes", get(cluster::nodes))
-            .route("/api/presence/{topic}", get(cluster::presence))
-            .route("/api/broadcast", post(cluster::broadcast))
-            .route("/api/disconnect", post(cluster::disconnect))
-            .layer(middleware::from_fn_with_state(self.clone(), guard::check));
-        Router::new()
-            .merge(api)
-            .route("/", get(page::index))
-            .route("/app.js", get(page::script))
-            .route("/app.css", get(page::style))
-            .route("/admin", get(page::admin_index))
-            .route("/admin/app.js", get(page::admin_script))
-            .route("/admin/app.css", get(page::admin_style))
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics::scrape))
+        let guarded = middleware::from_fn_with_state(self.clone(), guard::check);
+        let api = api().into_iter().map(|(path, methods)| (path, methods.route_layer(guarded.clone())));
+        let routes = api.chain(others()).chain(pages());
+        routes
+            .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(DefaultBodyLimit::max(max_body))
+            .layer(middleware::from_fn_with_state(self.clone(), cors::share))
             .with_state(self)
     }
 }
 
-async fn healthz() -> Response {
-    json("{\"ok\":true}".to_owned())
+type Route = (&'static str, MethodRouter<Api>);
+
+/// What programs ask, by an identity.
+fn api() -> Vec<Route> {
+    vec![
+        ("/api/sessions", get(sessions::list).post(sessions::create)),
+        ("/api/sessions/{id}", get(sessions::look).patch(sessions::update).delete(sessions::delete)),
+        ("/api/sessions/{id}/messages", get(sessions::messages).post(sessions::send)),
+        ("/api/sessions/{id}/events", get(sessions::events)),
+        ("/api/sessions/{id}/turns/{turn}/cancel", post(sessions::cancel)),
+        ("/api/sessions/{id}/turns/{turn}/retry", post(sessions::retry)),
+        ("/api/nodes", get(cluster::nodes)),
+        ("/api/presence/{topic}", get(cluster::presence)),
+        ("/api/broadcast", post(cluster::broadcast)),
+        ("/api/disconnect", post(cluster::disconnect)),
+    ]
 }
 
-/// Ready: the store answered the newest renewal, the lease holds, there are keys to check tokens with, and nothing is
-/// shutting down. A bus that is away does
-/// not end that: events of other nodes come all the same, later.
-async fn readyz(State(api): State<Api>) -> Response {
-    let problem = api.verifier.problem();
-    let (ready, draining) = (api.sessions.is_ready() && problem.is_none(), api.sessions.is_draining());
-    let mut state = serde_json::json!({"ready": ready, "draining": draining, "bus": api.sessions.bus().name()});
-    if let Some(problem) = problem {
-        state["keys"] = problem.into();
-    }
-    let body = json(state.to_string());
-    if ready { body } else { (StatusCode::SERVICE_UNAVAILABLE, body).into_response() }
+/// What programs ask, whoever they are.
+fn others() -> Vec<Route> {
+    vec![
+        ("/healthz", get(health::alive)),
+        ("/readyz", get(health::ready)),
+        ("/metrics", get(metrics::scrape)),
+        ("/openapi.json", get(openapi::serve)),
+    ]
+}
+
+/// What browsers show. No part of the document that describes the rest.
+fn pages() -> Vec<Route> {
+    vec![
+        ("/", get(page::index)),
+        ("/app.js", get(page::script)),
+        ("/app.css", get(page::style)),
+        ("/admin", get(page::admin_index)),
+        ("/admin/app.js", get(page::admin_script)),
+        ("/admin/app.css", get(page::admin_style)),
+    ]
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("there is nothing at {}; the API is under /api, the sockets under /socket", uri.path());
+    let detail =
+        format!("there is nothing at {}; /openapi.json lists what there is, and sockets are at /socket", uri.path());
     Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
 }
 
+/// The header `Allow` says what would be answered.
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} does not answer {method}; see the documentation for its methods", uri.path());
+    let detail = format!("{} does not answer {method}; the header Allow says what it answers", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid", detail)
 }
 

@@ -81,8 +81,8 @@ pub(super) fn as_json<T: Serialize>(value: &T) -> Result<String, Problem> {
 }
 
 /// How much a page may hold that a request asks for.
-pub(super) fn page(limit: Option<usize>) -> Result<usize, Problem> {
-    match limit.unwrap_or(PAGE.0) {
+pub(super) fn page(limit: Option<u32>) -> Result<usize, Problem> {
+    match limit.map_or(PAGE.0, |limit| usize::try_from(limit).unwrap_or(PAGE.1)) {
         0 => Err(Problem::invalid(format!("limit is 0; use 1 to {}", PAGE.1))),
         limit => Ok(limit.min(PAGE.1)),
     }

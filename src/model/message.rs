@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::clock::Timestamp;
 
 /// Who said or did something, as it is shown to others.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Person {
     /// The user id, or `agent:NAME`.
     pub id: String,
@@ -46,7 +46,7 @@ pub enum MessageStatus {
 }
 
 /// What a part holds. The kind of a part is that of its first delta.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PartKind {
     /// Text to read.

@@ -31,7 +31,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::requests::{fields, lenient_fields};
+pub(crate) use self::requests::{SendFields, UpdateFields, fields, lenient_fields};
 use self::{
     deletion::Deletion,
     judge::Judge,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Error, Inner, Sessions};
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 pub type Connections = Arc<dyn Fn() -> usize + Send + Sync>;
 
 /// The nodes, and which of them answers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct NodeList {
     /// Those that live before those that drain, and these before the dead; by name.
     pub nodes: Vec<NodeSummary>,
@@ -31,26 +32,30 @@ pub struct NodeList {
 }
 
 /// A node by its label and its identity.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NodeName {
     /// The label that its operator gave it.
     pub name: String,
     /// The identity of this life of it.
+    #[schema(value_type = String)]
     pub incarnation: Incarnation,
 }
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NodeSummary {
     /// The label that its operator gave it.
     pub name: String,
     /// The identity of this life of it.
+    #[schema(value_type = String)]
     pub incarnation: Incarnation,
-    /// Where it is in its life.
+    /// `live`, `draining` or `dead`.
+    #[schema(value_type = String)]
     pub state: NodeState,
     /// How long its lease lasts, in milliseconds.
     pub lease_ttl_ms: u64,
     /// Milliseconds since the node that answers has seen it move; null if it never has.
+    #[schema(required = true)]
     pub seen_ms_ago: Option<u64>,
     /// Clients that it has, as it said when it last moved; none once it is dead.
     pub connections: u64,

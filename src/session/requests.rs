@@ -5,6 +5,10 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::time;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{ObjectBuilder, Schema, SchemaType, Type},
+};
 
 use super::{Error, Inner, Sessions, owner::Stop, wake};
 use crate::{
@@ -45,11 +49,12 @@ pub struct Send {
 pub struct Parts(Vec<Part>);
 
 /// The answer to a send.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SendAnswer {
     /// The message's id.
     pub message_id: String,
     /// The turn that answers it.
+    #[schema(required = true)]
     pub turn_id: Option<String>,
     /// Its seq.
     pub seq: u64,
@@ -58,18 +63,20 @@ pub struct SendAnswer {
 }
 
 /// The answer to a cancel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CancelAnswer {
     /// `cancelled` or `already_ended`.
     pub outcome: &'static str,
     /// How the turn ended.
+    #[schema(value_type = String)]
     pub status: TurnStatus,
     /// Why, if it was cancelled.
+    #[schema(value_type = Option<String>, required = true)]
     pub reason: Option<EndReason>,
 }
 
 /// The answer to a retry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RetryAnswer {
     /// The new turn, or the one that is queued or running already.
     pub turn_id: String,
@@ -121,11 +128,62 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     T::deserialize(deserializer).map(Some)
 }
 
-#[derive(Deserialize)]
-struct PartFields {
-    kind: String,
+/// A message to send. It says something by `text`, or by `parts`, not both.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Send, example = json!({"id": "m1", "text": "What should we do first?"}))]
+pub(crate) struct SendFields {
+    /// The client's own id, unique in the session: repeated with it, a send is the same send. No control characters.
+    #[schema(min_length = 1, max_length = 128)]
+    id: Option<String>,
+    /// What it says.
+    #[schema(min_length = 1)]
     text: Option<String>,
+    /// What it says, in parts.
+    #[schema(min_items = 1)]
+    parts: Option<Vec<PartFields>>,
+    /// The agent that answers; the server's default if left out.
+    agent: Option<String>,
+    /// Whether an answer is asked for; true if left out.
+    answer: Option<bool>,
+    /// What to do where as many turns run as may: `queue` if left out.
+    #[schema(schema_with = when_busy)]
+    when_busy: Option<String>,
+}
+
+/// A part of a message to send.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewPart)]
+struct PartFields {
+    /// What it holds.
+    #[schema(value_type = PartKind)]
+    kind: String,
+    /// The text of a part of kind `text` or `reasoning`, which must have one.
+    text: Option<String>,
+    /// The value of a part of another kind, which must have one, or a text.
+    #[schema(value_type = Option<serde_json::Value>)]
     value: Option<Box<RawValue>>,
+}
+
+/// What a session is to be like. What is left out stays, or is as it is by default.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Update, example = json!({"title": "Plans", "max_running": 2}))]
+pub(crate) struct UpdateFields {
+    /// Its title; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 1000)]
+    title: Option<Option<String>>,
+    /// Its users' own data, at most 16 KiB as JSON; replaced whole.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Box<RawValue>>,
+    /// How many turns may run at once. A whole number, however it is written: 2.0 is one.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 32)]
+    max_running: Option<f64>,
+}
+
+fn when_busy() -> Schema {
+    let kinds = [Type::String, Type::Null];
+    let words = [Some("queue"), Some("reject"), Some("interrupt"), None];
+    ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds)).enum_values(Some(words)).build().into()
 }
 
 impl Parts {
@@ -182,16 +240,7 @@ impl Send {
     /// # Errors
     /// [`Error::Invalid`], saying which field is wrong and what would be right.
     pub fn parse(json: &str) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Fields {
-            id: Option<String>,
-            text: Option<String>,
-            parts: Option<Vec<PartFields>>,
-            agent: Option<String>,
-            answer: Option<bool>,
-            when_busy: Option<String>,
-        }
-        let fields: Fields = fields(json)?;
+        let fields: SendFields = fields(json)?;
         let parts = match (fields.text, fields.parts) {
             (Some(text), None) => Parts::text(text)?,
             (None, Some(parts)) => Parts::check(parts)?,
@@ -221,14 +270,7 @@ impl Update {
     /// # Errors
     /// [`Error::Invalid`] or [`Error::TooLarge`], saying which field is wrong and what would be right.
     pub fn parse(json: &str) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Fields {
-            #[serde(default, deserialize_with = "present")]
-            title: Option<Option<String>>,
-            metadata: Option<Box<RawValue>>,
-            max_running: Option<i64>,
-        }
-        let fields: Fields = fields(json)?;
+        let fields: UpdateFields = fields(json)?;
         if let Some(Some(title)) = &fields.title
             && title.chars().count() > MAX_TITLE
         {
@@ -242,13 +284,15 @@ impl Update {
                 return Err(Error::TooLarge(format!("metadata is larger than {MAX_METADATA} bytes; shorten it")));
             }
         }
-        let max_running = match fields.max_running {
-            None => None,
-            Some(slots @ 1..=32) => u32::try_from(slots).ok(),
-            Some(other) => return Err(Error::Invalid(format!("max_running is {other}; use 1 to 32"))),
-        };
+        let max_running = fields.max_running.map(slots).transpose()?;
         Ok(Self { title: fields.title, metadata: fields.metadata, max_running })
     }
+}
+
+/// How many turns may run at once, of a number that may be written as any JSON number is.
+fn slots(number: f64) -> Result<u32, Error> {
+    let found = (1..=32).find(|slots| f64::from(*slots).total_cmp(&number).is_eq());
+    found.ok_or_else(|| Error::Invalid(format!("max_running is {number}; use a whole number from 1 to 32")))
 }
 
 impl Sessions {
@@ -468,7 +512,14 @@ mod tests {
         assert!(Update::parse("{}").unwrap().title.is_none());
         assert_eq!(Update::parse(r#"{"title":null}"#).unwrap().title, Some(None));
         assert_eq!(Update::parse(r#"{"title":"x","max_running":32}"#).unwrap().max_running, Some(32));
-        for bad in [r#"{"max_running":0}"#, r#"{"max_running":33}"#, r#"{"metadata":[]}"#, r#"{"title":1}"#] {
+        assert_eq!(Update::parse(r#"{"max_running":2.0}"#).unwrap().max_running, Some(2));
+        for bad in [
+            r#"{"max_running":0}"#,
+            r#"{"max_running":33}"#,
+            r#"{"max_running":1.5}"#,
+            r#"{"metadata":[]}"#,
+            r#"{"title":1}"#,
+        ] {
             assert_eq!(reason(Update::parse(bad)), "invalid", "{bad}");
         }
         let long = format!(r#"{{"metadata":{{"a":"{}"}}}}"#, "x".repeat(MAX_METADATA));

@@ -10,6 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{Error, Inner, Sessions, topic_of};
 use crate::{
@@ -60,23 +61,38 @@ pub struct History {
 }
 
 /// A session in a list.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Summary {
+    /// Its id.
+    #[schema(value_type = String)]
     id: Arc<str>,
+    /// Its title.
+    #[schema(required = true)]
     title: Option<String>,
+    /// `idle`, `queued` or `running`.
     status: &'static str,
+    /// How far its log reaches.
     last_seq: u64,
+    /// The turns that run in it.
     running: Vec<SummaryTurn>,
+    /// When its newest event that is not a delta was written.
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     #[serde(skip)]
     key: i64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A turn that runs, in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 struct SummaryTurn {
+    /// Its id.
     turn_id: String,
+    /// The agent that answers.
     agent: String,
+    /// Who asked.
     by: Person,
+    /// `alive`, or `unknown` where its owner was not seen moving for its lease but is not judged.
+    #[schema(value_type = String)]
     liveness: Liveness,
 }
 

@@ -11,7 +11,7 @@ export function chromiumPath(): string | undefined {
   return process.env["CHROMIUM_BIN"] ?? PLACES.find((path) => existsSync(path));
 }
 
-export function launch(): Promise<Browser> {
+export function launch(...more: string[]): Promise<Browser> {
   const executablePath = chromiumPath();
   if (executablePath === undefined) throw new Error("There is no Chromium. Install it, or name it in CHROMIUM_BIN.");
   return chromium.launch({
@@ -24,6 +24,7 @@ export function launch(): Promise<Browser> {
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
+      ...more,
     ],
   });
 }
