@@ -1,6 +1,7 @@
 /** How the library and the demo page are built; `build` and `check-bundle` share it. */
-import { copyFile, mkdir, readFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 /** The folder of this package. */
@@ -25,11 +26,12 @@ export async function bundlePage(page, folder) {
   await copyFile(`${root}/${page}/index.html`, `${folder}/index.html`);
 }
 
-/** The modules that the package exports. None of them carries a part of another one. */
-export const ENTRIES = ["index", "persist"];
+/** The modules that the package exports. What two of them share lies in a module of its own. */
+export const ENTRIES = ["index", "persist", "live", "react"];
 
 /** The library, each export as one module; phoenix stays a dependency. */
 export async function bundleLibrary(folder) {
+  await rm(folder, { recursive: true, force: true });
   await build({
     absWorkingDir: root,
     bundle: true,
@@ -38,6 +40,20 @@ export async function bundleLibrary(folder) {
     packages: "external",
     entryPoints: ENTRIES.map((name) => `src/${name}.ts`),
     outdir: folder,
+    splitting: true,
+    chunkNames: "shared-[hash]",
+    sourcemap: "linked",
+    sourcesContent: false,
     logLevel: "warning",
   });
+}
+
+/** How large each export is for a page that minifies and compresses it, in bytes; without what it imports. */
+export async function sizes() {
+  const common = { absWorkingDir: root, bundle: true, minify: true, format: "esm", target: "es2022", packages: "external" };
+  const measured = ENTRIES.map(async (name) => {
+    const { outputFiles } = await build({ ...common, entryPoints: [`src/${name}.ts`], write: false });
+    return [name, gzipSync(outputFiles[0].contents, { level: 9 }).length];
+  });
+  return Object.fromEntries(await Promise.all(measured));
 }

@@ -1,8 +1,8 @@
-/** Fails if the committed pages are not what their sources make. */
+/** Fails if the committed pages are not what their sources make, or if an export of the library has grown too large. */
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { PAGES, PAGE_FILES, bundlePage, root } from "./bundle.mjs";
+import { PAGES, PAGE_FILES, bundlePage, root, sizes } from "./bundle.mjs";
 
 const read = (path) => readFile(path).catch(() => null);
 const fresh = await mkdtemp(join(tmpdir(), "rejoin-page-"));
@@ -24,4 +24,15 @@ try {
   }
 } finally {
   await rm(fresh, { recursive: true, force: true });
+}
+
+/** What a page may have to carry of each export, minified and compressed. */
+const LIMITS = { index: 12_000, persist: 3_000, live: 1_000, react: 3_000 };
+
+for (const [name, size] of Object.entries(await sizes())) {
+  const limit = LIMITS[name];
+  console.log(`${name}: ${size} of ${limit} bytes, minified and gzipped`);
+  if (size <= limit) continue;
+  console.error(`${name} is ${size - limit} bytes too large: take something out, or raise its limit here and say why.`);
+  process.exitCode = 1;
 }

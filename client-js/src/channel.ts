@@ -1,35 +1,35 @@
 /**
  * The topic of one session: joins it, folds what arrives.
  *
- * Knows the topic's protocol and phoenix's Channel; nothing of requests, storage or the connection's life. Invariants:
+ * Knows the topic's protocol; nothing of requests, storage or the connection's life. Invariants:
  * an `events` push is applied iff it continues what is held; whatever does not fit leads to a new join, first with the
  * cursor, then without; the cursor of a join is that of what is held when the join is sent. Losing the connection
  * changes nothing that is held.
  */
-import { Presence, type Channel, type Push, type Socket } from "phoenix";
-import { RejoinError, errorFrom } from "./errors.js";
+import type { Push, Socket } from "phoenix";
+import type { RejoinError } from "./errors.js";
 import { addHistory, applyEvents, fromJoin, type SessionState } from "./fold.js";
-import { presenceEntry } from "./presence.js";
+import { Topic } from "./topic.js";
 import type { BroadcastMessage, EventsPush, HistoryReply, JoinReply, Json, PresenceEntry, SessionEvent } from "./types.js";
 
 /** What the channel tells its session. */
 export interface ChannelListener {
   /** Joined: everything up to the cut is held, or its pages are on their way. `reset`: all of it is new, and why. */
-  joined(reset: string | null): void;
+  readonly joined: (reset: string | null) => void;
   /** All pages are there: what is held is at least as new as the join. */
-  caughtUp(): void;
+  readonly caughtUp: () => void;
   /** An event was applied; `isReplayed` if it happened before the join. */
-  applied(event: SessionEvent, isReplayed: boolean): void;
+  readonly applied: (event: SessionEvent, isReplayed: boolean) => void;
   /** What is held has changed: once for all events of a push. */
-  changed(): void;
-  presence(entries: readonly PresenceEntry[]): void;
-  broadcast(message: BroadcastMessage): void;
-  missed(count: number): void;
-  draining(reconnectAfterMs: number): void;
+  readonly changed: () => void;
+  readonly presence: (entries: readonly PresenceEntry[]) => void;
+  readonly broadcast: (message: BroadcastMessage) => void;
+  readonly missed: (count: number) => void;
+  readonly draining: (reconnectAfterMs: number) => void;
   /** The connection or the channel broke; a join follows by itself. */
-  lost(): void;
-  refused(error: RejoinError): void;
-  deleted(): void;
+  readonly lost: () => void;
+  readonly refused: (error: RejoinError) => void;
+  readonly deleted: () => void;
 }
 
 export interface ChannelOptions {
@@ -48,7 +48,7 @@ export class SessionChannel {
   readonly #socket: () => Socket;
   readonly #options: ChannelOptions;
   readonly #listener: ChannelListener;
-  #channel: Channel | null = null;
+  readonly #topic: Topic<JoinReply>;
   #state: SessionState | null = null;
   #isLive = false;
   /** The end of the log at the time of the join. */
@@ -66,6 +66,22 @@ export class SessionChannel {
     this.#options = options;
     this.#listener = listener;
     this.#fields = options.presence;
+    this.#topic = new Topic<JoinReply>({
+      name: options.topic,
+      params: () => this.#joinParams(),
+      joined: (reply) => this.#onJoined(reply),
+      refused: listener.refused,
+      lost: () => this.#onLost(),
+      closed: () => this.#joinAnew(),
+      draining: listener.draining,
+      presence: listener.presence,
+      pushes: {
+        events: (push: EventsPush) => this.#onEvents(push),
+        broadcast: listener.broadcast,
+        missed: ({ count }: { readonly count: number }) => listener.missed(count),
+        deleted: listener.deleted,
+      },
+    });
   }
 
   /** What is held; null before the first join. */
@@ -111,8 +127,7 @@ export class SessionChannel {
   }
 
   push(event: string, payload: object): Push {
-    if (!this.#channel) throw new RejoinError("disconnected");
-    return this.#channel.push(event, payload);
+    return this.#topic.push(event, payload);
   }
 
   /** Adds older messages, unless what is held has been replaced since they were asked for. */
@@ -134,28 +149,7 @@ export class SessionChannel {
   }
 
   #connect(): void {
-    const listener = this.#listener;
-    const channel = this.#socket().channel(this.#options.topic, () => this.#joinParams());
-    this.#channel = channel;
-    const own =
-      <Args extends unknown[]>(handler: (...args: Args) => void) =>
-      (...args: Args): void => {
-        if (this.#channel === channel) handler(...args);
-      };
-    // Before the join, or a presence that comes right behind its reply would find nobody.
-    const presence = new Presence(channel);
-    presence.onSync(own(() => listener.presence(presence.list(presenceEntry))));
-    channel.on("events", own((push: EventsPush) => this.#onEvents(push)));
-    channel.on("broadcast", own((message: BroadcastMessage) => listener.broadcast(message)));
-    channel.on("missed", own(({ count }: { count: number }) => listener.missed(count)));
-    channel.on("draining", own((push: { reconnect_after_ms: number }) => listener.draining(push.reconnect_after_ms)));
-    channel.on("deleted", own(() => listener.deleted()));
-    channel.onError(own(() => this.#onLost()));
-    channel.onClose(own(() => this.#joinAnew()));
-    channel
-      .join()
-      .receive("ok", own((reply: JoinReply) => this.#onJoined(reply)))
-      .receive("error", own((response: unknown) => listener.refused(errorFrom(response))));
+    this.#topic.open(this.#socket());
   }
 
   /** Evaluated by phoenix each time that it sends the join. */
@@ -237,8 +231,6 @@ export class SessionChannel {
   /** Lets go of the channel. Its own callbacks are not heard from here on. */
   #drop(): void {
     clearTimeout(this.#anewTimer);
-    const channel = this.#channel;
-    this.#channel = null;
-    channel?.leave();
+    this.#topic.drop();
   }
 }

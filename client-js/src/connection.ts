@@ -9,8 +9,9 @@ import { LongPoll, type Socket } from "phoenix";
 import { fullJitter } from "./backoff.js";
 import { diagnose } from "./diagnose.js";
 import { RejoinError, asError } from "./errors.js";
-import { Listeners, type Readable } from "./listeners.js";
+import { Listeners, Store, type Readable } from "./listeners.js";
 import { isOnline, watchPage } from "./page.js";
+import type { ConnectionSnapshot, ConnectionStatus } from "./shapes.js";
 import {
   firstTransport,
   makeSocket,
@@ -18,29 +19,7 @@ import {
   rememberLongPoll,
   showToken,
   type SocketOptions,
-  type TransportName,
 } from "./socket.js";
-
-/**
- * - `closed`: not asked for.
- * - `connecting`: asked for and not there, also between two tries after a loss.
- * - `offline`: the same, and the browser says that there is no network.
- * - `open`: there.
- * - `refused`: the server does not let this client in, see `error`; `connect()` or another token leads out.
- */
-export type ConnectionStatus = "closed" | "connecting" | "offline" | "open" | "refused";
-
-/** Everything that is known of the connection at one moment. What it says of turns: nothing. */
-export interface ConnectionSnapshot {
-  readonly status: ConnectionStatus;
-  /** Why the last try failed or the connection was lost; null once it is open. */
-  readonly error: RejoinError | null;
-  /** How many tries in a row came to nothing. */
-  readonly failures: number;
-  /** When the next try is made, in milliseconds since 1970; null where none is planned. */
-  readonly retryAt: number | null;
-  readonly transport: TransportName;
-}
 
 export interface ConnectionOptions extends SocketOptions {
   readonly maxReconnectMs: number;
@@ -56,17 +35,19 @@ const STABLE_MS = 5_000;
 const MAX_POLICY_CLOSES = 5;
 const POLICY = 1008;
 
+/** As it is before anybody has asked for it. */
+const UNKNOWN: ConnectionSnapshot = { status: "closed", error: null, failures: 0, retryAt: null, transport: "websocket" };
+
 type Phase = "rest" | "token" | "opening" | "open";
 
 export class Connection implements Readable<ConnectionSnapshot> {
   readonly #options: ConnectionOptions;
-  readonly #changed = new Listeners<[]>();
+  readonly #store: Store<ConnectionSnapshot>;
   /** Told before anything else of a loss, with the code of its close. */
   readonly lost = new Listeners<[number | undefined]>();
   readonly suspended = new Listeners<[]>();
   #socket: Socket | null = null;
   #unwatch: (() => void) | null = null;
-  #snapshot: ConnectionSnapshot;
   #phase: Phase = "rest";
   /** Counts attempts: what belongs to an earlier one is not heard. */
   #attempt = 0;
@@ -81,12 +62,12 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
-    const transport = firstTransport(options.transport);
-    this.#snapshot = { status: "closed", error: null, failures: 0, retryAt: null, transport };
+    this.#store = new Store(UNKNOWN, { transport: firstTransport(options.transport) });
   }
 
-  readonly getSnapshot = (): ConnectionSnapshot => this.#snapshot;
-  readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
+  readonly getSnapshot = (): ConnectionSnapshot => this.#store.snapshot;
+  readonly getServerSnapshot = (): ConnectionSnapshot => UNKNOWN;
+  readonly subscribe = (listener: () => void): (() => void) => this.#store.subscribe(listener);
 
   get isOpen(): boolean {
     return this.#phase === "open";
@@ -99,19 +80,19 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   /** Connects, and connects again after each loss. Where that is so already, nothing happens. */
   connect(): void {
-    const { status } = this.#snapshot;
+    const { status } = this.#store.snapshot;
     if (status !== "closed" && status !== "refused") return;
     this.#unwatch ??= this.#watch();
     this.#policyCloses = 0;
     this.#tokenDoubted = false;
-    this.#set({ failures: 0 });
+    this.#store.set({ failures: 0 });
     this.#try();
   }
 
   /** Tries now what would be tried later; with another token also what was refused. */
   retryNow(): void {
-    if (this.#snapshot.status === "refused") this.connect();
-    else if (this.#snapshot.status !== "closed" && this.#phase === "rest") this.#try();
+    if (this.#store.snapshot.status === "refused") this.connect();
+    else if (this.#store.snapshot.status !== "closed" && this.#phase === "rest") this.#try();
   }
 
   /** Closes, until `connect`. */
@@ -119,7 +100,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
     this.#unwatch?.();
     this.#unwatch = null;
     this.#rest();
-    this.#set({ status: "closed", error: null, failures: 0, retryAt: null });
+    this.#store.set({ status: "closed", error: null, failures: 0, retryAt: null });
   }
 
   /** The server will close the connection, and asks to stay away for that long. */
@@ -129,7 +110,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   /** The identity could not be renewed: the connection lasts as long as the old one does. */
   report(error: RejoinError): void {
-    this.#set({ error });
+    this.#store.set({ error });
   }
 
   #try(): void {
@@ -137,7 +118,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
     const attempt = ++this.#attempt;
     const current = (): boolean => attempt === this.#attempt;
     this.#phase = "token";
-    this.#set({ status: this.#downStatus(), retryAt: null });
+    this.#store.set({ status: this.#downStatus(), retryAt: null });
     const failed = (error: unknown): void => {
       if (current()) this.#noToken(asError(error, "unavailable"));
     };
@@ -154,7 +135,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
     this.#phase = "opening";
     showToken(this.socket, this.#options.tokens);
     this.socket.connect();
-    if (this.#snapshot.transport === "longpoll") return;
+    if (this.#store.snapshot.transport === "longpoll") return;
     this.#timer = setTimeout(() => {
       if (attempt === this.#attempt && this.#phase === "opening") this.#onLost(undefined);
     }, OPEN_LIMIT_MS);
@@ -169,7 +150,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
     this.#drainAfterMs = null;
     this.#tokenDoubted = false;
     this.#options.tokens.watch();
-    this.#set({ status: "open", error: null, retryAt: null });
+    this.#store.set({ status: "open", error: null, retryAt: null });
   }
 
   /** The function that gives tokens failed: it is asked again later, unless it says that there is none for this user. */
@@ -186,7 +167,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
     this.lost.emit(code);
     this.#rest();
     if (wasStable) this.#policyCloses = 0;
-    if (wasStable) this.#set({ failures: 0 });
+    if (wasStable) this.#store.set({ failures: 0 });
     if (!wasOpen && code === POLICY && reason === "forbidden") this.#onRefused();
     else if (wasOpen && code === POLICY && ++this.#policyCloses >= MAX_POLICY_CLOSES) this.#refuse(policyError());
     else {
@@ -197,13 +178,13 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   /** A WebSocket did not open: whether it never will is worth a question, but not at every try. */
   async #ask(): Promise<void> {
-    const { failures, transport } = this.#snapshot;
+    const { failures, transport } = this.#store.snapshot;
     const isFirst = failures === 1 && !this.#everOpen;
     if (transport === "longpoll" || !(isFirst || failures % 4 === 2)) return;
     const attempt = this.#attempt;
     const answer = await diagnose(this.socket.endPointURL(), this.#options.tokens.current);
     const isIdle = this.#phase === "rest" || this.#phase === "opening";
-    if (this.#snapshot.status === "closed" || !isIdle || this.#attempt > attempt + 1) return;
+    if (this.#store.snapshot.status === "closed" || !isIdle || this.#attempt > attempt + 1) return;
     if (answer === "refused") {
       this.#rest();
       this.#onRefused();
@@ -228,16 +209,16 @@ export class Connection implements Readable<ConnectionSnapshot> {
   #refuse(error: RejoinError): void {
     clearTimeout(this.#timer);
     this.#attempt += 1;
-    this.#set({ status: "refused", error, retryAt: null });
+    this.#store.set({ status: "refused", error, retryAt: null });
   }
 
   #later(error: RejoinError): void {
     clearTimeout(this.#timer);
-    const failures = this.#snapshot.failures + 1;
+    const failures = this.#store.snapshot.failures + 1;
     const afterMs = this.#drainAfterMs ?? fullJitter(failures, this.#options.maxReconnectMs);
     this.#drainAfterMs = null;
     this.#timer = setTimeout(() => this.#try(), afterMs);
-    this.#set({ status: this.#downStatus(), error, failures, retryAt: Date.now() + afterMs });
+    this.#store.set({ status: this.#downStatus(), error, failures, retryAt: Date.now() + afterMs });
   }
 
   /** Ends what is under way, and leaves the Socket so that it does nothing by itself. */
@@ -253,12 +234,12 @@ export class Connection implements Readable<ConnectionSnapshot> {
   #useLongPoll(): void {
     this.socket.replaceTransport(LongPoll);
     rememberLongPoll();
-    this.#set({ transport: "longpoll" });
+    this.#store.set({ transport: "longpoll" });
   }
 
   /** Asks the server for a sign of life, where something hints that the connection may be dead. */
   #ping(): void {
-    if (this.#phase !== "open" || this.#snapshot.transport === "longpoll") return;
+    if (this.#phase !== "open" || this.#store.snapshot.transport === "longpoll") return;
     const attempt = this.#attempt;
     clearTimeout(this.#pingTimer);
     const timer = setTimeout(() => {
@@ -271,7 +252,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
   #watch(): () => void {
     return watchPage({
       online: () => (this.#phase === "open" ? this.#ping() : this.#again()),
-      offline: () => (this.#phase === "open" ? this.#ping() : this.#set({ status: this.#downStatus() })),
+      offline: () => (this.#phase === "open" ? this.#ping() : this.#store.set({ status: this.#downStatus() })),
       shown: () => (this.#phase === "open" ? this.#ping() : this.retryNow()),
       hidden: () => this.suspended.emit(),
       suspend: () => this.#suspend(),
@@ -281,41 +262,33 @@ export class Connection implements Readable<ConnectionSnapshot> {
 
   /** There is a network again: what failed before says nothing any more. */
   #again(): void {
-    this.#set({ status: this.#downStatus(), failures: 0 });
+    this.#store.set({ status: this.#downStatus(), failures: 0 });
     this.retryNow();
   }
 
   /** A page that is kept aside must hold no connection; whoever comes back to it connects anew. */
   #suspend(): void {
     this.suspended.emit();
-    if (this.#snapshot.status === "closed" || this.#snapshot.status === "refused") return;
+    if (this.#store.snapshot.status === "closed" || this.#store.snapshot.status === "refused") return;
     if (this.#phase === "open") this.lost.emit(undefined);
     this.#rest();
-    this.#set({ status: this.#downStatus() });
+    this.#store.set({ status: this.#downStatus() });
   }
 
   #downStatus(): ConnectionStatus {
-    const { status } = this.#snapshot;
+    const { status } = this.#store.snapshot;
     if (status === "refused" && this.#phase === "rest") return status;
     return isOnline() ? "connecting" : "offline";
   }
 
   #makeSocket(): Socket {
-    const socket = makeSocket(this.#options, this.#snapshot.transport, () => {
+    const socket = makeSocket(this.#options, this.#store.snapshot.transport, () => {
       const attempt = this.#attempt;
       queueMicrotask(() => attempt === this.#attempt && this.#onLost(undefined));
     });
     socket.onOpen(() => this.#onOpen());
     socket.onClose(({ code, reason }) => this.#onLost(code, reason));
     return socket;
-  }
-
-  #set(change: Partial<ConnectionSnapshot>): void {
-    const next = { ...this.#snapshot, ...change };
-    const same = (Object.keys(next) as (keyof ConnectionSnapshot)[]).every((key) => next[key] === this.#snapshot[key]);
-    if (same) return;
-    this.#snapshot = next;
-    this.#changed.emit();
   }
 }
 

@@ -24,27 +24,20 @@ export type ErrorReason =
   | "discarded"
   | "reset";
 
-const UNCERTAIN: ReadonlySet<string> = new Set<ErrorReason>(["unavailable", "timeout", "disconnected"]);
+const UNCERTAIN: readonly string[] = ["unavailable", "timeout", "disconnected"] satisfies ErrorReason[];
 
 /** Nothing was done, and the same may go well a little later. */
-const PASSING: ReadonlySet<string> = new Set<ErrorReason>(["rate_limited", "draining"]);
+const PASSING: readonly string[] = ["rate_limited", "draining"] satisfies ErrorReason[];
 
 /** Joins refused for one of these are not tried again by themselves: nothing would change. */
-const FINAL: ReadonlySet<string> = new Set<ErrorReason | "unmatched topic">([
-  "invalid",
-  "unauthorized",
-  "not_found",
-  "conflict",
-  "too_large",
-  "unmatched topic",
-]);
+const FINAL: readonly string[] = ["invalid", "unauthorized", "not_found", "conflict", "too_large", "unmatched topic"];
 
 const OWN_TEXTS: Readonly<Record<string, string>> = {
-  timeout: "The server did not answer in time. Try again; with the same id nothing happens twice.",
-  disconnected: "The connection was lost before the answer came. Try again; with the same id nothing happens twice.",
-  left: "The session was left before the answer came. Join it again.",
+  timeout: "The server did not answer in time. Try again: with the same id nothing happens twice.",
+  disconnected: "The connection was lost before the answer came. Try again: with the same id nothing happens twice.",
+  left: "The session is not joined, or was left before the answer came. Join it again.",
   discarded: "The message was taken back before it was sent.",
-  reset: "The log of this session was replaced, so that what was read of it does not continue. Begin anew.",
+  reset: "The log of this session was replaced: what was read of it does not continue. Begin anew.",
   too_large: "The server takes no message of this size. Shorten it.",
   unauthorized: "The server does not accept this identity. Log in again.",
 };
@@ -65,17 +58,17 @@ export class RejoinError extends Error {
 
   /** Whether it may have happened although there is no answer that says so. */
   get uncertain(): boolean {
-    return UNCERTAIN.has(this.reason);
+    return UNCERTAIN.includes(this.reason);
   }
 
   /** @internal Whether the same request is worth repeating by itself. */
   get isPassing(): boolean {
-    return PASSING.has(this.reason) || this.uncertain;
+    return PASSING.includes(this.reason) || this.uncertain;
   }
 
   /** Whether the same join would be refused again. */
   get isFinal(): boolean {
-    return FINAL.has(this.reason);
+    return FINAL.includes(this.reason);
   }
 
   /** The same error, naming the message that was to be sent. */

@@ -5,12 +5,13 @@
  * was missed is believed; a summary that did not change is the same object; what is shown stays while the connection is
  * away.
  */
-import type { Channel } from "phoenix";
-import type { Connection, ConnectionStatus } from "./connection.js";
-import { RejoinError, errorFrom } from "./errors.js";
-import { Listeners, type Readable } from "./listeners.js";
+import type { Connection } from "./connection.js";
+import { RejoinError } from "./errors.js";
+import { Store, type Readable } from "./listeners.js";
 import { Membership } from "./membership.js";
 import { Requests } from "./requests.js";
+import type { ConnectionStatus } from "./shapes.js";
+import { Topic } from "./topic.js";
 import type { SessionSummary } from "./types.js";
 
 /** As `SessionStatus`, without what only a session can be. */
@@ -40,7 +41,14 @@ interface ListReply {
   readonly has_more: boolean;
 }
 
-const TOPIC = "sessions";
+const EMPTY: ListSnapshot = {
+  status: "idle",
+  connection: "closed",
+  error: null,
+  isReady: false,
+  sessions: [],
+  hasMore: false,
+};
 /** The server closed the topic; it may open it again, or say why not. */
 const REOPEN_AFTER_MS = 1_000;
 
@@ -49,9 +57,8 @@ export class SessionList implements Readable<ListSnapshot> {
   readonly #connection: Connection;
   readonly #requests: Requests;
   readonly #membership: Membership;
-  readonly #changed = new Listeners<[]>();
-  #snapshot: ListSnapshot;
-  #channel: Channel | null = null;
+  readonly #topic: Topic<ListReply>;
+  readonly #store: Store<ListSnapshot>;
   #isLive = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -60,24 +67,36 @@ export class SessionList implements Readable<ListSnapshot> {
     this.prefix = prefix;
     this.#connection = connection;
     this.#requests = new Requests(requestTimeoutMs);
-    this.#snapshot = { ...emptyList(), connection: connection.getSnapshot().status };
+    this.#store = new Store(EMPTY, { connection: connection.getSnapshot().status });
     this.#membership = new Membership(connection, {
       ready: null,
-      wanted: () => this.#set({ status: "joining", error: null }),
-      open: () => this.#open(),
-      shutOut: (error) => this.#set(error ? { status: "refused", error } : { status: "joining", error: null }),
-      isBusy: () => false,
+      show: (change) => this.#store.set(change),
+      open: () => this.#topic.open(connection.socket),
       leave: () => this.leave(),
+    });
+    this.#topic = new Topic<ListReply>({
+      name: "sessions",
+      params: () => (prefix === "" ? {} : { prefix }),
+      joined: (reply) => this.#onJoined(reply),
+      refused: (error) => this.#onRefused(error),
+      lost: () => this.#onLost(),
+      closed: () => this.#onClosed(),
+      draining: (afterMs) => connection.drain(afterMs),
+      pushes: {
+        session_changed: (summary: SessionSummary) => this.#onChanged(summary),
+        session_removed: ({ id }: { readonly id: string }) => this.#onRemoved(id),
+      },
     });
   }
 
   /** The list now. The same object until something changes. */
   get snapshot(): ListSnapshot {
-    return this.#snapshot;
+    return this.#store.snapshot;
   }
 
-  readonly getSnapshot = (): ListSnapshot => this.#snapshot;
-  readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
+  readonly getSnapshot = (): ListSnapshot => this.#store.snapshot;
+  readonly getServerSnapshot = (): ListSnapshot => EMPTY;
+  readonly subscribe = (listener: () => void): (() => void) => this.#store.subscribe(listener);
 
   /** Joins, and stays. Resolves at the first success, rejects if the server refuses for good. */
   join(): Promise<void> {
@@ -106,85 +125,53 @@ export class SessionList implements Readable<ListSnapshot> {
 
   /** @internal The connection is as it was not before. */
   connectionChanged(): void {
-    this.#set({ connection: this.#connection.getSnapshot().status });
+    this.#store.set({ connection: this.#connection.getSnapshot().status });
     this.#membership.connectionChanged();
   }
 
-  #open(): void {
-    const channel = this.#connection.socket.channel(TOPIC, this.prefix === "" ? {} : { prefix: this.prefix });
-    this.#channel = channel;
-    const own =
-      <Args extends unknown[]>(handler: (...args: Args) => void) =>
-      (...args: Args): void => {
-        if (this.#channel === channel) handler(...args);
-      };
-    channel.on("session_changed", own((summary: SessionSummary) => this.#onChanged(summary)));
-    channel.on("session_removed", own(({ id }: { id: string }) => this.#onRemoved(id)));
-    channel.on("draining", own((push: { reconnect_after_ms: number }) => this.#connection.drain(push.reconnect_after_ms)));
-    channel.onError(own(() => this.#onLost()));
-    channel.onClose(own(() => this.#onClosed()));
-    channel
-      .join()
-      .receive("ok", own((reply: ListReply) => this.#onJoined(channel, reply)))
-      .receive("error", own((response: unknown) => this.#onRefused(errorFrom(response))));
-  }
-
-  #onJoined(channel: Channel, { sessions, has_more: hasMore }: ListReply): void {
+  #onJoined({ sessions, has_more: hasMore }: ListReply): void {
     this.#isLive = true;
-    this.#requests.open((event, payload) => channel.push(event, payload));
-    this.#set({ status: "joined", error: null, isReady: true, sessions: [...sessions].sort(newestFirst), hasMore });
+    this.#requests.open((event, payload) => this.#topic.push(event, payload));
+    this.#store.set({ status: "joined", error: null, isReady: true, sessions: [...sessions].sort(newestFirst), hasMore });
     this.#membership.reached();
   }
 
   #onChanged(summary: SessionSummary): void {
-    const others = this.#snapshot.sessions.filter(({ id }) => id !== summary.id);
+    const others = this.#store.snapshot.sessions.filter(({ id }) => id !== summary.id);
     const place = others.findIndex((other) => newestFirst(summary, other) <= 0);
-    this.#set({ sessions: others.toSpliced(place < 0 ? others.length : place, 0, summary) });
+    this.#store.set({ sessions: others.toSpliced(place < 0 ? others.length : place, 0, summary) });
   }
 
   #onRemoved(removed: string): void {
-    const { sessions } = this.#snapshot;
-    if (sessions.some(({ id }) => id === removed)) this.#set({ sessions: sessions.filter(({ id }) => id !== removed) });
+    const { sessions } = this.#store.snapshot;
+    if (sessions.some(({ id }) => id === removed)) this.#store.set({ sessions: sessions.filter(({ id }) => id !== removed) });
   }
 
   #onLost(): void {
     this.#isLive = false;
     this.#requests.close();
-    this.#set({ status: "joining" });
+    this.#store.set({ status: "joining" });
   }
 
   #onClosed(): void {
     this.#onLost();
-    this.#channel = null;
-    this.#timer = setTimeout(() => this.#open(), REOPEN_AFTER_MS);
+    this.#topic.drop();
+    this.#timer = setTimeout(() => this.#topic.open(this.#connection.socket), REOPEN_AFTER_MS);
   }
 
   #onRefused(error: RejoinError): void {
     if (error.isFinal) this.#end("refused", error);
-    else this.#set({ error });
+    else this.#store.set({ error });
   }
 
   #end(status: "idle" | "refused", error: RejoinError): void {
     if (!this.#membership.end(error)) return;
     clearTimeout(this.#timer);
     this.#isLive = false;
-    const channel = this.#channel;
-    this.#channel = null;
-    channel?.leave();
+    this.#topic.drop();
     this.#requests.fail(error);
-    this.#set({ status, error: status === "refused" ? error : null });
+    this.#store.set({ status, error: status === "refused" ? error : null });
   }
-
-  #set(change: Partial<ListSnapshot>): void {
-    const keys = Object.keys(change) as (keyof ListSnapshot)[];
-    if (keys.every((key) => change[key] === this.#snapshot[key])) return;
-    this.#snapshot = { ...this.#snapshot, ...change };
-    this.#changed.emit();
-  }
-}
-
-function emptyList(): ListSnapshot {
-  return { status: "idle", connection: "closed", error: null, isReady: false, sessions: [], hasMore: false };
 }
 
 function newestFirst(a: SessionSummary, b: SessionSummary): number {

@@ -1,4 +1,4 @@
-/** Sets of listeners. One that throws neither stops the others nor the one who emits. */
+/** Sets of listeners, and what they listen to. One that throws neither stops the others nor the one who emits. */
 
 export class Listeners<Args extends unknown[]> {
   readonly #listeners = new Set<(...args: Args) => void>();
@@ -49,4 +49,34 @@ export interface Readable<Snapshot> {
   readonly getSnapshot: () => Snapshot;
   /** Calls `listener` after each change; the function returned stops that. Bound. */
   readonly subscribe: (listener: () => void) => () => void;
+  /** What a page shows that is rendered on a server: nothing is known yet. Always the same object. Bound. */
+  readonly getServerSnapshot: () => Snapshot;
+}
+
+/** One snapshot that changes field by field: the same object until a field is another one. */
+export class Store<Snapshot extends object> {
+  /** As it was before anything was known. */
+  readonly initial: Snapshot;
+  readonly #changed = new Listeners<[]>();
+  #snapshot: Snapshot;
+
+  constructor(initial: Snapshot, change: Partial<Snapshot>) {
+    this.initial = initial;
+    this.#snapshot = { ...initial, ...change };
+  }
+
+  get snapshot(): Snapshot {
+    return this.#snapshot;
+  }
+
+  subscribe(listener: () => void): () => void {
+    return this.#changed.add(listener);
+  }
+
+  set(change: Partial<Snapshot>): void {
+    const keys = Object.keys(change) as (keyof Snapshot)[];
+    if (keys.every((key) => change[key] === this.#snapshot[key])) return;
+    this.#snapshot = { ...this.#snapshot, ...change };
+    this.#changed.emit();
+  }
 }

@@ -1,11 +1,12 @@
 /**
- * What somebody does at this moment and nobody needs later: typing, a cursor, a selection.
+ * What somebody does at this moment and nobody needs later: typing, a cursor, a selection. `live(session, "typing")`.
  *
  * Sent to the others by `broadcast`, past the log, and not more often than is worth it. Invariants: what somebody shows
  * vanishes when it is cleared, when nothing was heard for a while, and when that person leaves; the last value of a
  * burst is always sent.
  */
 import { Listeners, type Readable } from "./listeners.js";
+import type { Session } from "./session.js";
 import type { BroadcastMessage, Json, Person, PresenceEntry } from "./types.js";
 
 export interface LiveOptions {
@@ -21,42 +22,54 @@ export interface LiveEntry<Value extends Json = Json> {
   readonly value: Value;
 }
 
-/** What it needs of its session. */
-export interface LiveSource {
-  readonly people: () => readonly PresenceEntry[];
-  readonly me: () => Person | null;
-  broadcast(event: string, payload: Json): Promise<void>;
-}
-
 interface Held {
   readonly by: Person;
   readonly text: string;
   readonly timer: ReturnType<typeof setTimeout>;
 }
 
+const NOTHING: readonly never[] = [];
+const known = new WeakMap<Session, Map<string, LiveState<never>>>();
+
+/**
+ * What each person in a session does at this moment, under a name of your choice. Always the same object for one name;
+ * the options count the first time.
+ */
+export function live<Value extends Json = Json>(session: Session, name: string, options: LiveOptions = {}): LiveState<Value> {
+  const named = known.get(session) ?? new Map<string, LiveState<never>>();
+  known.set(session, named);
+  const state = (named.get(name) as LiveState<Value> | undefined) ?? new LiveState<Value>(session, name, options);
+  named.set(name, state as unknown as LiveState<never>);
+  return state;
+}
+
 export class LiveState<Value extends Json = Json> implements Readable<readonly LiveEntry<Value>[]> {
   readonly name: string;
-  readonly #source: LiveSource;
+  readonly #session: Session;
   readonly #everyMs: number;
   readonly #expiresMs: number;
   readonly #changed = new Listeners<[]>();
   readonly #held = new Map<string, Held>();
-  #entries: readonly LiveEntry<Value>[] = [];
+  #entries: readonly LiveEntry<Value>[] = NOTHING;
+  #people: readonly PresenceEntry[] = NOTHING;
   #next: string | null = null;
   #sent: string | null = null;
   #sentAt = -Infinity;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  /** @internal Made by `Session.live`. */
-  constructor(source: LiveSource, name: string, { everyMs = 100, expiresMs = 5_000 }: LiveOptions) {
+  /** @internal Made by `live`. */
+  constructor(session: Session, name: string, { everyMs = 100, expiresMs = 5_000 }: LiveOptions) {
     this.name = name;
-    this.#source = source;
+    this.#session = session;
     this.#everyMs = everyMs;
     this.#expiresMs = expiresMs;
+    session.on("broadcast", (message) => this.#received(message));
+    session.subscribe(() => this.#peopleChanged());
   }
 
   /** What the others show, by who came first. The same array until something changes. */
   readonly getSnapshot = (): readonly LiveEntry<Value>[] => this.#entries;
+  readonly getServerSnapshot = (): readonly LiveEntry<Value>[] => NOTHING;
   readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
 
   /** Shows a value to the others: call it as often as you like, with each key or move. */
@@ -70,9 +83,8 @@ export class LiveState<Value extends Json = Json> implements Readable<readonly L
     this.#want(null);
   }
 
-  /** @internal Somebody broadcast something. */
-  received({ event, payload, by }: BroadcastMessage): void {
-    if (event !== this.name || !by || by.id === this.#source.me()?.id) return;
+  #received({ event, payload, by }: BroadcastMessage): void {
+    if (event !== this.name || !by || by.id === this.#session.me?.id) return;
     const value = typeof payload === "object" && payload !== null && "value" in payload ? payload.value : null;
     const held = this.#held.get(by.id);
     clearTimeout(held?.timer);
@@ -80,9 +92,12 @@ export class LiveState<Value extends Json = Json> implements Readable<readonly L
     else this.#hold(by, JSON.stringify(value), held);
   }
 
-  /** @internal Others are here than before: what those show who left is over. */
-  presenceChanged(): void {
-    const here = new Set(this.#source.people().map(({ id }) => id));
+  /** What those show who left is over. */
+  #peopleChanged(): void {
+    const { people } = this.#session.snapshot;
+    if (people === this.#people) return;
+    this.#people = people;
+    const here = new Set(people.map(({ id }) => id));
     for (const [id, { timer }] of this.#held) {
       if (here.has(id)) continue;
       clearTimeout(timer);
@@ -121,7 +136,7 @@ export class LiveState<Value extends Json = Json> implements Readable<readonly L
     this.#sentAt = performance.now();
     const value = this.#sent === null ? null : (JSON.parse(this.#sent) as Json);
     // Now, or not at all: without a connection it is told with the next change.
-    this.#source.broadcast(this.name, { value }).catch(() => {
+    this.#session.broadcast(this.name, { value }).catch(() => {
       this.#sentAt = -Infinity;
     });
   }

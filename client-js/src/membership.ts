@@ -7,18 +7,22 @@
 import type { Connection } from "./connection.js";
 import { RejoinError } from "./errors.js";
 
+/** What is shown of a membership on the way to it, or where the connection is refused. */
+export interface Standing {
+  readonly status: "joining" | "refused";
+  readonly error: RejoinError | null;
+}
+
 /** What a membership moves. */
 export interface MembershipPort {
   /** What has to be there before the topic is opened; null where it is. */
   readonly ready: Promise<void> | null;
-  /** It is wanted from now on. */
-  wanted(): void;
+  /** How it stands: wanted from now on, or let in by nobody. */
+  show(change: Standing): void;
   /** Opens the topic: once for each membership. */
   open(): void;
-  /** The connection lets nobody in any more, or again. */
-  shutOut(error: RejoinError | null): void;
   /** Whether something is under way that is worth waiting for. */
-  isBusy(): boolean;
+  isBusy?(): boolean;
   leave(): void;
 }
 
@@ -28,6 +32,7 @@ interface Deferred {
   readonly reject: (error: RejoinError) => void;
 }
 
+const JOINING: Standing = { status: "joining", error: null };
 /** Who lets go of a topic may want it again at once, as a view that is drawn anew does. */
 const RELEASE_AFTER_MS = 1_000;
 /** So long what is being sent is waited for when nobody looks any more. */
@@ -57,7 +62,7 @@ export class Membership {
     const joining = deferred();
     this.#joining = joining;
     this.#isShutOut = false;
-    this.#port.wanted();
+    this.#port.show(JOINING);
     this.#connection.connect();
     const open = (): void => {
       if (this.#joining === joining && !wasOpen) this.#port.open();
@@ -101,17 +106,17 @@ export class Membership {
     if (status === "refused") {
       const refusal = error ?? new RejoinError("unauthorized");
       this.#isShutOut = true;
-      this.#port.shutOut(refusal);
+      this.#port.show({ status, error: refusal });
       this.#joining.reject(refusal);
     } else if (this.#isShutOut) {
       this.#isShutOut = false;
-      this.#port.shutOut(null);
+      this.#port.show(JOINING);
     }
   }
 
   #releaseAt(limitMs: number): void {
     this.#releaseTimer = setTimeout(() => {
-      if (this.#port.isBusy() && performance.now() < limitMs) this.#releaseAt(limitMs);
+      if (this.#port.isBusy?.() && performance.now() < limitMs) this.#releaseAt(limitMs);
       else this.#port.leave();
     }, RELEASE_AFTER_MS);
   }

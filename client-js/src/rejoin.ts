@@ -3,14 +3,13 @@
  *
  * Wires the parts and knows who speaks. Invariants: one `Session` per id, one socket for all of them, one person.
  */
-import { Connection, type ConnectionSnapshot } from "./connection.js";
+import { Connection } from "./connection.js";
 import { RejoinError, asError } from "./errors.js";
 import type { Persistence, SessionKeeper } from "./kept.js";
 import type { Readable } from "./listeners.js";
 import { SessionList, type ListOptions } from "./list.js";
 import { Session, type Host } from "./session.js";
-import type { SessionOptions } from "./shapes.js";
-import type { Transport } from "./socket.js";
+import type { ConnectionSnapshot, SessionOptions, Transport } from "./shapes.js";
 import { Tokens, type TokenSource } from "./tokens.js";
 import type { Person } from "./types.js";
 
@@ -80,6 +79,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   }
 
   readonly getSnapshot = (): ConnectionSnapshot => this.#connection.getSnapshot();
+  readonly getServerSnapshot = (): ConnectionSnapshot => this.#connection.getServerSnapshot();
   readonly subscribe = (listener: () => void): (() => void) => this.#connection.subscribe(listener);
 
   /** Connects, and connects again after each drop. Joining a session does so by itself. */
@@ -108,8 +108,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   list(options: ListOptions = {}): SessionList {
     this.#list ??= new SessionList(this.#connection, this.#requestTimeoutMs, options);
     if (this.#list.prefix !== (options.prefix ?? "")) {
-      const text = `This connection lists the sessions that begin with "${this.#list.prefix}". Make a Rejoin of its own for another prefix.`;
-      throw new RejoinError("conflict", text);
+      throw new RejoinError("conflict", "A connection lists one prefix. Make a Rejoin for each.");
     }
     return this.#list;
   }

@@ -7,27 +7,24 @@
 import { SessionChannel } from "./channel.js";
 import type { Connection } from "./connection.js";
 import { RejoinError } from "./errors.js";
-import { turnOf, type SessionState } from "./fold.js";
+import { turnOf } from "./fold.js";
 import { randomId } from "./ids.js";
 import type { Kept, SessionKeeper } from "./kept.js";
-import { Emitter, Listeners, type Readable } from "./listeners.js";
-import { LiveState, type LiveOptions } from "./live.js";
+import { Emitter, Store, type Readable } from "./listeners.js";
 import { Membership } from "./membership.js";
 import { Outbox, sendPayload } from "./outbox.js";
 import { Requests } from "./requests.js";
 import type { SendOptions, SessionEvents, SessionOptions, SessionSnapshot, SessionUpdate } from "./shapes.js";
 import { emptySnapshot, ofPresence, ofState } from "./snapshot.js";
-import { TurnReader } from "./turns.js";
+import { TurnReader, type TurnSource } from "./turns.js";
 import { Vault } from "./vault.js";
 import type {
-  BroadcastMessage,
   CancelReply,
   HistoryReply,
   Json,
   Message,
   Part,
   Person,
-  PresenceEntry,
   RetryReply,
   SendReply,
   SessionEvent,
@@ -52,11 +49,8 @@ export class Session implements Readable<SessionSnapshot> {
   readonly #outbox: Outbox;
   readonly #vault = new Vault();
   readonly #membership: Membership;
-  readonly #live = new Map<string, LiveState<never>>();
-  readonly #changed = new Listeners<[]>();
+  readonly #store: Store<SessionSnapshot>;
   readonly #events = new Emitter<SessionEvents>();
-  readonly #empty: SessionSnapshot;
-  #snapshot: SessionSnapshot;
   #applied: [SessionEvent, boolean][] = [];
   /** What is held was confirmed by the server, not only found in storage. */
   #isConfirmed = false;
@@ -66,24 +60,36 @@ export class Session implements Readable<SessionSnapshot> {
   constructor(host: Host, id: string, options: SessionOptions) {
     this.#host = host;
     this.id = id;
-    this.#empty = emptySnapshot(id);
-    this.#snapshot = { ...this.#empty, connection: host.connection.getSnapshot().status };
+    this.#store = new Store(emptySnapshot(id), { connection: host.connection.getSnapshot().status });
     this.#requests = new Requests(host.requestTimeoutMs);
     this.#channel = this.#makeChannel(options);
     this.#outbox = new Outbox(this.#requests, this.#vault, host.me, () => this.#show());
-    this.#membership = this.#makeMembership();
+    const vault = this.#vault;
+    this.#membership = new Membership(host.connection, {
+      get ready(): Promise<void> | null {
+        return vault.ready;
+      },
+      show: (change) => this.#store.set(change),
+      open: () => this.#open(),
+      isBusy: () => this.#outbox.isBusy,
+      leave: () => this.leave(),
+    });
     this.#vault.open(host.keeper(id), (kept) => this.#onKept(kept));
   }
 
   /** Everything that is known now. The same object until something changes. */
   get snapshot(): SessionSnapshot {
-    return this.#snapshot;
+    return this.#store.snapshot;
   }
 
-  readonly getSnapshot = (): SessionSnapshot => this.#snapshot;
-  /** What a page that is rendered on a server shows: nothing is known yet. Bound. */
-  readonly getServerSnapshot = (): SessionSnapshot => this.#empty;
-  readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
+  readonly getSnapshot = (): SessionSnapshot => this.#store.snapshot;
+  readonly getServerSnapshot = (): SessionSnapshot => this.#store.initial;
+  readonly subscribe = (listener: () => void): (() => void) => this.#store.subscribe(listener);
+
+  /** Who one is here, as far as that is known. */
+  get me(): Person | null {
+    return this.#host.me();
+  }
 
   /** Calls `listener` for each event of that name, once the snapshot has it; the function returned stops that. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (...args: SessionEvents[Name]) => void): () => void {
@@ -116,7 +122,7 @@ export class Session implements Readable<SessionSnapshot> {
    * it has to be sent. Resolves when it is durable, rejects when the server refuses it; it then stays in the outbox.
    */
   send(content: string | readonly Part[], options: SendOptions = {}): Promise<SendReply> {
-    const isGone = this.#snapshot.status === "deleted";
+    const isGone = this.#store.snapshot.status === "deleted";
     if (!isGone) void this.join();
     const sent = this.#outbox.add(sendPayload(options.id ?? randomId(), content, options));
     if (isGone) this.#outbox.fail(new RejoinError("not_found", "The session was deleted. Join it to make a new one."));
@@ -154,7 +160,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** The turn of a message: of an answer the one that wrote it, of a prompt the newest one that answers it. */
   turnOf(message: Message): Turn | null {
-    return turnOf(this.#snapshot, message);
+    return turnOf(this.#store.snapshot, message);
   }
 
   /** Loads older messages. Resolves with whether there are still older ones. */
@@ -176,20 +182,6 @@ export class Session implements Readable<SessionSnapshot> {
     await this.#ask("broadcast", { event, payload }, false);
   }
 
-  /**
-   * What each person here does at this moment under a name of your choice: `session.live("typing")`, `live("cursor")`.
-   * Always the same object for one name; the options count the first time.
-   */
-  live<Value extends Json = Json>(name: string, options: LiveOptions = {}): LiveState<Value> {
-    const known = this.#live.get(name);
-    if (known) return known;
-    const people = (): readonly PresenceEntry[] => this.#snapshot.people;
-    const broadcast = (event: string, payload: Json): Promise<void> => this.broadcast(event, payload);
-    const live = new LiveState<Value>({ people, me: this.#host.me, broadcast }, name, options);
-    this.#live.set(name, live as unknown as LiveState<never>);
-    return live;
-  }
-
   /** Replaces this connection's own presence fields, now and after each later join. */
   async setPresence(fields: Readonly<Record<string, Json>>): Promise<void> {
     if (this.#channel.show(fields)) await this.#ask("presence", fields, true);
@@ -207,7 +199,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** @internal The connection is as it was not before. */
   connectionChanged(): void {
-    this.#set({ connection: this.#host.connection.getSnapshot().status });
+    this.#store.set({ connection: this.#host.connection.getSnapshot().status });
     this.#membership.connectionChanged();
   }
 
@@ -218,7 +210,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** @internal Writes to storage what is to be kept. */
   flush(): void {
-    this.#vault.flush();
+    this.#vault.keeper?.flush();
   }
 
   #open(): void {
@@ -228,24 +220,9 @@ export class Session implements Readable<SessionSnapshot> {
 
   #ask(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<unknown> {
     if (!this.#membership.isWanted) {
-      const text = `The session ${this.id} is not joined. Call join() first.`;
-      return Promise.reject(new RejoinError("left", text));
+      return Promise.reject(new RejoinError("left"));
     }
     return this.#requests.request(event, payload, { repeat });
-  }
-
-  #makeMembership(): Membership {
-    const vault = this.#vault;
-    return new Membership(this.#host.connection, {
-      get ready(): Promise<void> | null {
-        return vault.ready;
-      },
-      wanted: () => this.#set({ status: "joining", error: null }),
-      open: () => this.#open(),
-      shutOut: (error) => this.#set(error ? { status: "refused", error } : { status: "joining", error: null }),
-      isBusy: () => this.#outbox.isBusy,
-      leave: () => this.leave(),
-    });
   }
 
   #makeChannel({ create, presence }: SessionOptions): SessionChannel {
@@ -255,24 +232,14 @@ export class Session implements Readable<SessionSnapshot> {
       caughtUp: () => this.#onCaughtUp(),
       applied: (event, isReplayed) => this.#applied.push([event, isReplayed]),
       changed: () => this.#onChanged(),
-      presence: (entries) => this.#onPresence(entries),
-      broadcast: (message) => this.#onBroadcast(message),
+      presence: (entries) => this.#store.set(ofPresence(entries)),
+      broadcast: (message) => this.#events.emit("broadcast", message),
       missed: (count) => this.#events.emit("missed", count),
       draining: (afterMs) => this.#host.connection.drain(afterMs),
       lost: () => this.#onLost(),
       refused: (error) => this.#onRefused(error),
       deleted: () => this.#onDeleted(),
     });
-  }
-
-  #onPresence(entries: readonly PresenceEntry[]): void {
-    this.#set(ofPresence(entries));
-    this.#live.forEach((live) => live.presenceChanged());
-  }
-
-  #onBroadcast(message: BroadcastMessage): void {
-    this.#live.get(message.event)?.received(message);
-    this.#events.emit("broadcast", message);
   }
 
   #onJoined(reset: string | null): void {
@@ -293,7 +260,7 @@ export class Session implements Readable<SessionSnapshot> {
   #onChanged(): void {
     this.#show();
     const { state } = this.#channel;
-    if (state) this.#vault.keep(state);
+    if (state) this.#vault.keeper?.keep(state);
     for (const [event, isReplayed] of this.#applied.splice(0)) this.#tell(event, isReplayed);
   }
 
@@ -305,26 +272,26 @@ export class Session implements Readable<SessionSnapshot> {
 
   #onLost(): void {
     this.#requests.close();
-    this.#set({ status: "joining" });
+    this.#store.set({ status: "joining" });
   }
 
   #onRefused(error: RejoinError): void {
     if (error.isFinal) this.#end("refused", error);
-    else this.#set({ error });
+    else this.#store.set({ error });
   }
 
   #onDeleted(): void {
     const error = new RejoinError("not_found", "The session was deleted.");
-    this.#vault.forget();
+    this.#vault.keeper?.forget();
     this.#end("deleted", error);
   }
 
   #end(status: "idle" | "refused" | "deleted", error: RejoinError): void {
     if (!this.#membership.end(error)) return;
-    this.#vault.flush();
+    this.#vault.keeper?.flush();
     this.#channel.close();
     if (status === "refused") this.#onShutOut(error);
-    this.#set({ status, error: status === "refused" ? error : null, people: [], agents: [] });
+    this.#store.set({ status, error: status === "refused" ? error : null, people: [], agents: [] });
     this.#requests.fail(error);
     if (status !== "idle") this.#outbox.fail(error);
   }
@@ -332,15 +299,15 @@ export class Session implements Readable<SessionSnapshot> {
   /** Who may not see a session is not shown what an earlier page has kept of it. */
   #onShutOut(error: RejoinError): void {
     if (error.reason !== "unauthorized" && error.reason !== "not_found") return;
-    this.#vault.forget();
+    this.#vault.keeper?.forget();
     if (this.#isConfirmed) return;
     this.#channel.forget();
-    this.#set(ofState(null));
+    this.#store.set(ofState(null));
   }
 
   /** The attempt that a retry has made already, or that makes one needless. */
   #retryOf(turnId: string): RetryReply | undefined {
-    const { turns, ended } = this.#snapshot;
+    const { turns, ended } = this.#store.snapshot;
     const known = [...turns, ...ended.values()];
     const made = known.find((turn) => turn.retry_of === turnId);
     return made && { turn_id: made.id, attempt: made.attempt, duplicate: true };
@@ -354,28 +321,21 @@ export class Session implements Readable<SessionSnapshot> {
       const reply = (await this.#ask("history", question, true)) as HistoryReply;
       if (!this.#channel.addHistory(reply, generation)) continue;
       this.#show();
-      return this.#snapshot.hasMore;
+      return this.#store.snapshot.hasMore;
     }
   }
 
-  #turnSource(): ConstructorParameters<typeof TurnReader>[0] {
-    const end = (): RejoinError | null => {
-      if (this.#membership.isWanted) return null;
-      return this.#snapshot.error ?? new RejoinError(this.#snapshot.status === "deleted" ? "not_found" : "left");
-    };
-    const { subscribe } = this;
+  #turnSource(): TurnSource {
     const channel = this.#channel;
     return {
-      get state(): SessionState | null {
-        return channel.state;
+      state: () => channel.state,
+      isCaughtUp: () => channel.isCaughtUp,
+      end: () => {
+        if (this.#membership.isWanted) return null;
+        const { error, status } = this.snapshot;
+        return error ?? new RejoinError(status === "deleted" ? "not_found" : "left");
       },
-      get isCaughtUp(): boolean {
-        return channel.isCaughtUp;
-      },
-      get end(): RejoinError | null {
-        return end();
-      },
-      subscribe,
+      subscribe: this.subscribe,
     };
   }
 
@@ -389,13 +349,6 @@ export class Session implements Readable<SessionSnapshot> {
   #show(change: Partial<SessionSnapshot> = {}): void {
     const { state } = this.#channel;
     if (state) this.#outbox.arrived(state.messages, state.lastSeq);
-    this.#set({ ...change, ...ofState(state, this.#snapshot), outbox: this.#outbox.messages });
-  }
-
-  #set(change: Partial<SessionSnapshot>): void {
-    const keys = Object.keys(change) as (keyof SessionSnapshot)[];
-    if (keys.every((key) => change[key] === this.#snapshot[key])) return;
-    this.#snapshot = { ...this.#snapshot, ...change };
-    this.#changed.emit();
+    this.#store.set({ ...change, ...ofState(state, this.#store.snapshot), outbox: this.#outbox.messages });
   }
 }

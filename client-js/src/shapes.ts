@@ -1,9 +1,8 @@
 /**
- * The shapes around a session that are this client's own: what it shows, what it takes, what it tells.
+ * The shapes that are this client's own: what a connection and a session show, what they take, what they tell.
  *
  * Types only; what travels on the wire is in `types.ts`.
  */
-import type { ConnectionStatus } from "./connection.js";
 import type { RejoinError } from "./errors.js";
 import type { PendingMessage } from "./outbox.js";
 import type {
@@ -16,6 +15,32 @@ import type {
   SessionInfo,
   Turn,
 } from "./types.js";
+
+/** A class like the browser's WebSocket. */
+export type Transport = new (endpoint: string, protocols?: string | string[]) => object;
+
+export type TransportName = "websocket" | "longpoll";
+
+/**
+ * - `closed`: not asked for.
+ * - `connecting`: asked for and not there, also between two tries after a loss.
+ * - `offline`: the same, and the browser says that there is no network.
+ * - `open`: there.
+ * - `refused`: the server does not let this client in, see `error`; `connect()` or another token leads out.
+ */
+export type ConnectionStatus = "closed" | "connecting" | "offline" | "open" | "refused";
+
+/** Everything that is known of the connection at one moment. What it says of turns: nothing. */
+export interface ConnectionSnapshot {
+  readonly status: ConnectionStatus;
+  /** Why the last try failed or the connection was lost; null once it is open. */
+  readonly error: RejoinError | null;
+  /** How many tries in a row came to nothing. */
+  readonly failures: number;
+  /** When the next try is made, in milliseconds since 1970; null where none is planned. */
+  readonly retryAt: number | null;
+  readonly transport: TransportName;
+}
 
 /**
  * - `idle`: not joined; `join()` leads out.

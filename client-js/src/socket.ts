@@ -5,12 +5,8 @@
  */
 import { LongPoll, Socket } from "phoenix";
 import { fullJitter } from "./backoff.js";
+import type { Transport, TransportName } from "./shapes.js";
 import type { Tokens } from "./tokens.js";
-
-/** A class like the browser's WebSocket. */
-export type Transport = new (endpoint: string, protocols?: string | string[]) => object;
-
-export type TransportName = "websocket" | "longpoll";
 
 export interface SocketOptions {
   readonly url: string;

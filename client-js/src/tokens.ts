@@ -145,7 +145,7 @@ export class Tokens {
     const claims = claimsOf(token);
     const sub = this.#claims.sub ?? this.#userId;
     if (sub !== undefined && claims.sub !== undefined && claims.sub !== sub) {
-      const text = `The token is for ${claims.sub}, and this client is ${sub}'s. Make a Rejoin of its own for each person.`;
+      const text = `The token is for ${claims.sub}, and this client is ${sub}'s. Make a Rejoin for each.`;
       throw new RejoinError("unauthorized", text);
     }
     this.#current = token;

@@ -29,12 +29,12 @@ export interface TurnPiece {
 
 /** What a turn needs of its session. */
 export interface TurnSource {
-  readonly state: SessionState | null;
+  readonly state: () => SessionState | null;
   /** Whether `state` is as new as the server was at the last join. */
-  readonly isCaughtUp: boolean;
+  readonly isCaughtUp: () => boolean;
   /** Why nothing will come any more; null while something may. */
-  readonly end: RejoinError | null;
-  subscribe(listener: () => void): () => void;
+  readonly end: () => RejoinError | null;
+  readonly subscribe: (listener: () => void) => () => void;
 }
 
 /** The answer to a send may come before the event that brings its turn; for so long a turn may be unknown. */
@@ -52,14 +52,13 @@ export class TurnReader implements AsyncIterable<string> {
 
   /** The turn as it is held now; null where it is not held (of an answer that a later attempt has replaced, say). */
   get turn(): Turn | null {
-    const { state } = this.#source;
-    if (!state) return null;
-    return find(state, this.id);
+    const state = this.#source.state();
+    return state && find(state, this.id);
   }
 
   /** Its answer as it is held now. */
   get message(): Message | null {
-    return messageOf(this.#source.state, this.id);
+    return messageOf(this.#source.state(), this.id);
   }
 
   /** The text of the answer in pieces, from its beginning; ends with the turn, however it ends. */
@@ -107,14 +106,13 @@ export class TurnReader implements AsyncIterable<string> {
   }
 
   #outcome(limitMs: number): TurnOutcome | null {
-    const { state, isCaughtUp, end } = this.#source;
-    const turn = this.turn;
-    const { message } = this;
+    const { turn, message } = this;
     if (turn && isOver(turn)) return outcomeOf(turn, message);
+    const end = this.#source.end();
     if (end) throw end;
-    if (!state || turn || !isCaughtUp || message?.status === "streaming") return null;
+    if (turn || !this.#source.isCaughtUp() || message?.status === "streaming") return null;
     if (!message && performance.now() < limitMs) return null;
-    if (!message) throw new RejoinError("not_found", `There is no turn ${this.id} among what is held of this session.`);
+    if (!message) throw new RejoinError("not_found", `There is no turn ${this.id} in what is held of this session.`);
     // The turn itself is known no more, its answer is.
     if (message.status === "complete") return { status: "completed", message, usage: null };
     return { status: "cancelled", message, reason: null, by: null };

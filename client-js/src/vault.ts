@@ -4,19 +4,19 @@
  * Whose records they are may have to wait for the first token, and the storage may take its time; until then nothing is
  * kept, and `ready` says when that is over. What was found is told once.
  */
-import type { SessionState } from "./fold.js";
 import type { Kept, SessionKeeper, StoredEntry } from "./kept.js";
 
 type MaybeLater<T> = T | Promise<T>;
 
 export class Vault {
-  #keeper: SessionKeeper | null = null;
+  /** Null where nothing is kept, or not yet. */
+  keeper: SessionKeeper | null = null;
   #ready: Promise<void> | null = null;
 
   /** Takes up what an earlier page has kept: at once where that is possible. */
   open(keeper: MaybeLater<SessionKeeper | null>, found: (kept: Kept) => void): void {
     const load = (keeper: SessionKeeper | null): MaybeLater<void> => {
-      this.#keeper = keeper;
+      this.keeper = keeper;
       const kept = keeper?.load();
       if (kept instanceof Promise) return kept.then(found);
       if (kept) found(kept);
@@ -35,27 +35,15 @@ export class Vault {
     return this.#ready;
   }
 
-  keep(state: SessionState): void {
-    this.#keeper?.keep(state);
-  }
-
-  flush(): void {
-    this.#keeper?.flush();
-  }
-
-  forget(): void {
-    this.#keeper?.forget();
-  }
-
   save(entry: StoredEntry): void {
-    this.#keeper?.save(entry);
+    this.keeper?.save(entry);
   }
 
   remove(id: string): void {
-    this.#keeper?.remove(id);
+    this.keeper?.remove(id);
   }
 
   has(id: string): MaybeLater<boolean> {
-    return this.#keeper?.has(id) ?? true;
+    return this.keeper?.has(id) ?? true;
   }
 }

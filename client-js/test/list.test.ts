@@ -78,7 +78,7 @@ describe("the list", () => {
 
   it("is one for a connection, with one prefix", () => {
     expect(rejoin.list()).toBe(list);
-    expect(() => rejoin.list({ prefix: "team-" })).toThrow("Make a Rejoin of its own");
+    expect(() => rejoin.list({ prefix: "team-" })).toThrow("Make a Rejoin for each");
   });
 
   it("asks for its prefix", () => {

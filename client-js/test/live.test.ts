@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Rejoin, type LiveState, type Session } from "../src/index.js";
+import { Rejoin, type Session } from "../src/index.js";
+import { live, type LiveState } from "../src/live.js";
 import { snapshot } from "./support/make.js";
 import { FakeServer } from "./support/server.js";
 
@@ -18,7 +19,7 @@ beforeEach(async () => {
   server = new FakeServer();
   rejoin = new Rejoin("ws://server/socket", { transport: server.transport, user: { id: "u1" } });
   session = rejoin.session("s1");
-  cursor = session.live<Point>("cursor");
+  cursor = live<Point>(session, "cursor");
   const joining = session.join();
   server.connection.open();
   server.joined(snapshot(0));
@@ -47,7 +48,7 @@ describe("one's own", () => {
   });
 
   it("value that stays the same is only told so that it does not expire", () => {
-    const typing = session.live("typing");
+    const typing = live(session, "typing");
     for (let ms = 0; ms < 10_000; ms += 100) {
       typing.set(true);
       vi.advanceTimersByTime(100);
@@ -65,7 +66,7 @@ describe("one's own", () => {
 
   it("value that found no connection is told with the next key", async () => {
     server.connection.close();
-    const typing = session.live("typing");
+    const typing = live(session, "typing");
     typing.set(true);
     await vi.advanceTimersByTimeAsync(600);
     server.connection.open();
@@ -107,6 +108,6 @@ describe("the others'", () => {
   it("other names are none of its business", () => {
     server.push("broadcast", { event: "typing", payload: { value: true }, by: ben });
     expect(cursor.getSnapshot()).toEqual([]);
-    expect(session.live("cursor")).toBe(cursor);
+    expect(live(session, "cursor")).toBe(cursor);
   });
 });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { Rejoin, type RejoinOptions, type Session, type Transport } from "../../src/index.js";
+import { live } from "../../src/live.js";
 import { persistIn } from "../../src/persist.js";
 import { RejoinServer, rejoinBin } from "../browser/rejoin.js";
 import { MemoryArea } from "../support/area.js";
@@ -151,11 +152,11 @@ describe.skipIf(!rejoinBin())("on the real server", () => {
   it("typing is seen by the others and not by oneself, and is over when one leaves", async () => {
     const [ada, ben] = [await session("Ada"), await session("Ben")];
     await until(ben, "with Ada", ({ people }) => people.some(({ id }) => id === "ada"));
-    ada.live("typing").set(true);
-    await expect.poll(() => ben.live("typing").getSnapshot()).toMatchObject([{ by: { name: "Ada" }, value: true }]);
-    expect(ada.live("typing").getSnapshot()).toEqual([]);
+    live(ada, "typing").set(true);
+    await expect.poll(() => live(ben, "typing").getSnapshot()).toMatchObject([{ by: { name: "Ada" }, value: true }]);
+    expect(live(ada, "typing").getSnapshot()).toEqual([]);
     ada.leave();
-    await expect.poll(() => ben.live("typing").getSnapshot()).toEqual([]);
+    await expect.poll(() => live(ben, "typing").getSnapshot()).toEqual([]);
   });
 
   it("older messages come by history, each once", async () => {
