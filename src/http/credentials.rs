@@ -21,8 +21,7 @@ struct Fields {
 
 /// Whom a request speaks for.
 pub(super) async fn identify(verifier: &Verifier, parts: &Parts) -> Result<Identity, Problem> {
-    let Query(fields): Query<Fields> =
-        Query::try_from_uri(&parts.uri).map_err(|error| Problem::invalid(error.body_text()))?;
+    let Query(fields): Query<Fields> = Query::try_from_uri(&parts.uri).map_err(|error| Problem::parameters(&error))?;
     let bearer = bearer(&parts.headers).map_err(|refused| problem(&refused))?;
     let presented = Presented {
         token: bearer.or(fields.token.as_deref()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    extract::rejection::QueryRejection,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -41,6 +42,13 @@ impl Problem {
     /// 400
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
+    }
+
+    /// 400 for parameters in a URL that cannot be read
+    pub fn parameters(error: &QueryRejection) -> Self {
+        let text = error.body_text();
+        let why = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, why)| why);
+        Self::invalid(format!("the parameters in the URL cannot be read ({why}); /openapi.json says what each may be"))
     }
 
     /// 429 until `wait` is over

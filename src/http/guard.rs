@@ -7,7 +7,7 @@
 
 use axum::{
     extract::{FromRequestParts as _, Request, State},
-    http::{HeaderMap, Method, header, header::HeaderName},
+    http::{HeaderMap, HeaderValue, Method, header, header::HeaderName},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,13 +26,20 @@ pub struct Guard {
 
 /// Middleware before the API's handlers: a method that a path does not answer never comes here.
 pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let mut response = answer(&api, request, next).await;
+    // What one may read is no other's, also where the token is in the URL and a cache does not see that there is one.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn answer(api: &Api, request: Request, next: Next) -> Response {
     if let Err(problem) = api.guard.check_page(request.headers()) {
         return problem.into_response();
     }
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    match admit(&api, request).await {
+    match admit(api, request).await {
         Ok(request) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }

@@ -32,9 +32,7 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _api: &Api) -> Result<Self, Problem> {
-        Query::try_from_uri(&parts.uri)
-            .map(|Query(params)| Self(params))
-            .map_err(|error| Problem::invalid(error.body_text()))
+        Query::try_from_uri(&parts.uri).map(|Query(params)| Self(params)).map_err(|error| Problem::parameters(&error))
     }
 }
 
@@ -46,7 +44,8 @@ impl<T: DeserializeOwned + std::marker::Send> FromRequestParts<Api> for Segments
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let path = Path::<T>::from_request_parts(parts, api).await;
-        path.map(|Path(segments)| Self(segments)).map_err(|error| Problem::invalid(error.body_text()))
+        path.map(|Path(segments)| Self(segments))
+            .map_err(|_| Problem::invalid("the path cannot be read; write each part of it as UTF-8, percent-encoded"))
     }
 }
 

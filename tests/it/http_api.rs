@@ -98,6 +98,18 @@ async fn a_send_makes_the_session_and_speaks_for_the_user_that_it_names() {
 }
 
 #[tokio::test]
+async fn no_cache_keeps_what_somebody_may_read() {
+    let (server, _script, http) = start().await;
+    http.post("/api/sessions", &json!({ "id": "s" })).await.ok(201);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for path in ["/api/sessions", "/api/sessions/s", "/api/sessions/s/events", "/api/sessions/none", "/api/nodes"] {
+        let answer = within("an answer", client.get(server.http(path)).send()).await.unwrap();
+        assert_eq!(answer.headers()["cache-control"], "no-store", "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn busy_and_full_sessions_refuse_with_their_codes() {
     let (server, _script) = TestServer::start_with(|config| config.max_queue = 1).await;
     let http = Http::new(&server.http("/"));

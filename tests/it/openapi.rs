@@ -11,14 +11,16 @@ use std::{
     time::Duration,
 };
 
+use rejoin::model::PartKind;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    http::Http,
+    http::{Http, keys},
     jwt::{SECRET, guarded},
     process::{self, Process},
+    script::{Script, ScriptedTurn},
     server::TestServer,
     ws::{LIMIT, within},
 };
@@ -71,6 +73,84 @@ async fn the_document_is_open_and_says_who_may_ask() {
         assert!(security.contains(&json!({ "bearer": [] })), "{security:?}");
         server.stop().await;
     }
+}
+
+/// The fields that the document gives to a shape.
+fn fields<'a>(document: &'a Value, shape: &str) -> Vec<&'a str> {
+    keys(&document["components"]["schemas"][shape]["properties"])
+}
+
+/// The fields that the document gives to the data of an event.
+fn data_fields<'a>(document: &'a Value, event: &Value) -> Vec<&'a str> {
+    let kinds = document["components"]["schemas"]["Event"]["oneOf"].as_array().unwrap();
+    let kind = kinds.iter().find(|kind| kind["properties"]["type"]["enum"][0] == event["type"]);
+    keys(&kind.unwrap_or_else(|| panic!("{} is not described", event["type"]))["properties"]["data"]["properties"])
+}
+
+/// A session in which everything has happened that its log has words for, and where one turn runs and one waits.
+async fn eventful(http: &Http, script: &mut Script) -> ScriptedTurn {
+    let path = "/api/sessions/s/messages?user_id=ada";
+    for text in ["done", "failed", "cancelled"] {
+        let sent = http.post(path, &json!({ "text": text })).await.ok(202);
+        let turn = script.turn().await;
+        turn.delta(0, PartKind::Data, None, Some("1")).await;
+        match text {
+            "done" => turn.done().await,
+            "failed" => turn.fail("odd").await,
+            _ => {
+                let path = format!("/api/sessions/s/turns/{}/cancel", sent["turn_id"].as_str().unwrap());
+                http.post(&path, &json!({})).await.ok(200);
+            }
+        }
+        let ended = async { while http.get("/api/sessions/s").await.ok(200)["turns"] != json!([]) {} };
+        within("the end of the turn", ended).await;
+    }
+    http.patch("/api/sessions/s", &json!({ "title": "Plans" })).await.ok(200);
+    http.post(path, &json!({ "text": "runs" })).await.ok(202);
+    let running = script.turn().await;
+    running.say("a word").await;
+    http.post(path, &json!({ "text": "waits" })).await.ok(202);
+    let has_delta = |events: &Value| events["events"].as_array().unwrap().iter().any(|e| e["type"] == "turn_delta");
+    let shown = async { while !has_delta(&http.get("/api/sessions/s/events").await.ok(200)) {} };
+    within("the delta", shown).await;
+    running
+}
+
+#[tokio::test]
+async fn what_is_put_together_from_the_log_has_the_fields_that_the_document_gives_it() {
+    let (server, mut script) = TestServer::start().await;
+    let http = Http::new(&server.http("/"));
+    let _running = Box::pin(eventful(&http, &mut script)).await;
+    let document = http.get("/openapi.json").await.ok(200);
+    let session = http.get("/api/sessions/s").await.ok(200);
+    assert_eq!(keys(&session["session"]), fields(&document, "Session"));
+    let history = http.get("/api/sessions/s/messages").await.ok(200);
+    assert_eq!(keys(&history), fields(&document, "History"));
+    let all = |list: &Value| list.as_array().unwrap().clone();
+    let turns: Vec<Value> = [all(&session["turns"]), all(&history["ended"])].concat();
+    assert_eq!(turns.len(), 5, "{turns:?}");
+    turns.iter().for_each(|turn| assert_eq!(keys(turn), fields(&document, "Turn"), "{turn}"));
+    all(&history["messages"]).iter().for_each(|message| assert_eq!(keys(message), fields(&document, "Message")));
+    let page = http.get("/api/sessions/s/events").await.ok(200);
+    assert_eq!(keys(&page), fields(&document, "Events"));
+    let mut kinds = BTreeSet::new();
+    for event in all(&page["events"]) {
+        // A delta that stands for several has one more, and holds a text or a value.
+        let is_delta = event["type"] == "turn_delta";
+        let fit = |held: Vec<&str>, said: Vec<&str>| {
+            if is_delta { held.iter().all(|f| said.contains(f)) } else { held == said }
+        };
+        let mut described = fields(&document, "Event");
+        described.retain(|field| is_delta || *field != "first");
+        assert!(fit(keys(&event), described), "{event}");
+        assert!(fit(keys(&event["data"]), data_fields(&document, &event)), "{event}");
+        kinds.insert(event["type"].as_str().unwrap().to_owned());
+    }
+    let said = document["components"]["schemas"]["Event"]["oneOf"].as_array().unwrap().iter();
+    let said: BTreeSet<String> =
+        said.filter_map(|kind| kind["properties"]["type"]["enum"][0].as_str().map(str::to_owned)).collect();
+    assert_eq!(kinds, said);
+    server.stop().await;
 }
 
 /// A program of the environment of Python that `tests/run` installs.
