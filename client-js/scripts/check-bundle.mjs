@@ -1,7 +1,8 @@
-/** Fails if the committed pages are not what their sources make, or if an export of the library has grown too large. */
+/** Fails if the committed pages or docs/api.md are not what the sources make, or if an export has grown too large. */
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isReferenceFresh } from "./api.mjs";
 import { PAGES, PAGE_FILES, bundlePage, root, sizes } from "./bundle.mjs";
 
 const read = (path) => readFile(path).catch(() => null);
@@ -16,11 +17,12 @@ try {
       if (!committed || !built?.equals(committed)) stale.push(`${page}/dist/${file}`);
     }
   }
+  if (!(await isReferenceFresh())) stale.push("docs/api.md");
   if (stale.length > 0) {
-    console.error(`Not what the sources make: ${stale.join(", ")}. Run "npm run build" and commit the folders dist.`);
+    console.error(`Not what the sources make: ${stale.join(", ")}. Run "npm run build" and commit them.`);
     process.exitCode = 1;
   } else {
-    console.log("The pages in dist are what the sources make.");
+    console.log("The pages in dist and docs/api.md are what the sources make.");
   }
 } finally {
   await rm(fresh, { recursive: true, force: true });
