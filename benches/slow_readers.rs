@@ -37,9 +37,10 @@ const RATE: u64 = 25;
 const LENGTH: usize = 3 * 1024;
 /// How long the time before lasts.
 const BEFORE: Duration = Duration::from_secs(10);
-/// How long a client that reads nothing is kept, and how much longer it may take to be gone.
+/// How long a client that reads nothing is kept once nothing can be written to it, and how much longer it may take to be
+/// gone: the kernel takes some megabytes for it before that.
 const STALL: Duration = Duration::from_secs(30);
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(90);
 /// How long anything else may take.
 const LIMIT: Duration = Duration::from_secs(120);
 const TOPIC: &str = "session:shared";

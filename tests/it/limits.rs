@@ -224,7 +224,7 @@ async fn beyond_max_connections_whoever_comes_is_told_when_to_come_back() {
 /// A request and its whole answer, of which the connection is the end.
 async fn get(address: std::net::SocketAddr, path: &str) -> (String, String) {
     use tokio::io::AsyncReadExt as _;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let (mut stream, head) = raw::ask(address, &request).await;
     let mut body = String::new();
     within("the body", stream.read_to_string(&mut body)).await.unwrap();

@@ -61,13 +61,12 @@ async fn i11_from_a_kill_to_the_end_of_its_turn_elsewhere() {
         });
         let ended = join_all(strikes).await;
         times.extend(ended.iter().map(|(_, took)| *took));
-        let recorders: Vec<_> = ended.iter().map(|(ada, _)| ada).collect();
-        cluster.check(&recorders).await;
-        drop(recorders);
         for victim in 0..victims {
             cluster.kill(victim).await;
             cluster.launch(victim).await;
         }
+        let recorders: Vec<_> = ended.iter().map(|(ada, _)| ada).collect();
+        cluster.check(&recorders).await;
     }
     times.sort_unstable();
     let (half, most) = (times[times.len() / 2], times[times.len() - 1]);
@@ -97,7 +96,7 @@ async fn cost(sql: &mut Sql) -> Cost {
             .await,
         transactions: sql.number(format!("SELECT xact_commit + xact_rollback {base}")).await,
         rows: sql.number(format!("SELECT tup_inserted + tup_updated + tup_deleted {base}")).await,
-        wal: sql.number("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").await,
+        wal: sql.number("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint").await,
     }
 }
 
