@@ -289,6 +289,11 @@ impl Update {
     }
 }
 
+/// An error for what no turn is called, which not every store can even be asked for: it would fail a batch of others.
+fn check_turn(turn_id: &str) -> Result<(), Error> {
+    if ids::is_client_id(turn_id) { Ok(()) } else { Err(Error::NotFound("this session has no turn with this id")) }
+}
+
 /// How many turns may run at once, of a number that may be written as any JSON number is.
 fn slots(number: f64) -> Result<u32, Error> {
     let found = (1..=32).find(|slots| f64::from(*slots).total_cmp(&number).is_eq());
@@ -355,6 +360,7 @@ impl Sessions {
         if self.is_draining() {
             return Err(Error::Draining);
         }
+        check_turn(&turn_id)?;
         let turn = NewTurn { id: ids::fresh(), reply_id: ids::fresh(), agent: String::new() };
         let op = Op::Retry { turn_id, turn, max_queue: self.inner.options.max_queue, asker };
         match self.inner.write(&Arc::from(session), op).await?.done {
@@ -369,6 +375,7 @@ impl Sessions {
     /// # Errors
     /// As the contract lists them for `cancel`.
     pub async fn cancel(&self, session: &str, asker: Asker, turn_id: String) -> Result<CancelAnswer, Error> {
+        check_turn(&turn_id)?;
         let session: Arc<str> = Arc::from(session);
         let ask = || Op::Cancel { turn_id: turn_id.clone(), asker: asker.clone() };
         let ended = self.inner.log.end_of(&turn_id);

@@ -246,6 +246,10 @@ impl Sessions {
             return Err(Error::Invalid("status must be idle, queued or running".to_owned()));
         }
         let after = cursor.map(parse_cursor).transpose()?;
+        // What no id begins with is not looked for: not every store can even be asked for any text.
+        if !prefix.is_empty() && !ids::is_session_id(prefix) {
+            return Ok((Vec::new(), None));
+        }
         let query = ListQuery { prefix: prefix.to_owned(), status: status.map(str::to_owned), limit: limit + 1, after };
         let mut sessions = self.inner.reconciled(|| self.inner.store.list(&query)).await?;
         let more = sessions.len() > limit;

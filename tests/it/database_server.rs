@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     client::SessionClient,
+    http::Http,
     postgres::{OWNER, PASSWORD, server},
     process::{Process, command, run},
     server::TestServer,
@@ -85,6 +86,27 @@ async fn a_database_that_cannot_be_used_is_refused_in_one_line_without_its_passw
         assert!(err.starts_with("error: database ") && err.contains(reason), "{err}");
         assert!(!err.contains(PASSWORD) && !err.contains("wrong-secret"), "{err}");
     }
+}
+
+#[tokio::test]
+async fn what_a_database_cannot_be_asked_for_is_not_there() {
+    let url = new_database().await;
+    let (server, _script) =
+        TestServer::start_with(|config| config.database = Database::Postgres(Secret::new(url.clone()))).await;
+    let http = Http::new(&server.http("/"));
+    http.post("/api/sessions", &json!({ "id": "s" })).await.ok(201);
+    for prefix in ["%00", "s%00", "%FF", "%F0%9F%98%80", &"s".repeat(5_000)] {
+        let list = http.get(&format!("/api/sessions?prefix={prefix}")).await.ok(200);
+        assert_eq!(list, json!({ "sessions": [], "cursor": null }), "{prefix}");
+    }
+    for turn in ["%00", "a%00b", &"t".repeat(5_000)] {
+        for action in ["cancel", "retry"] {
+            let path = format!("/api/sessions/s/turns/{turn}/{action}");
+            http.post(&path, &json!({})).await.refuses(404, "not_found");
+        }
+    }
+    http.get("/api/sessions/s/events?epoch=%00").await.refuses(409, "conflict");
+    server.stop().await;
 }
 
 #[tokio::test]
