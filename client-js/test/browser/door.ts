@@ -27,8 +27,13 @@ export class Door {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  async close(): Promise<void> {
+  /** Cuts whatever goes through it now. */
+  cut(): void {
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.cut();
     this.#server.close();
     await once(this.#server, "close");
   }
@@ -45,6 +50,8 @@ export class Door {
   #carry(client: Socket, head: Buffer): void {
     const server = connect(this.behind, "127.0.0.1");
     this.#keep(server);
+    // A door to nowhere is closed, as a port that nobody listens on would be.
+    server.on("error", () => client.destroy());
     server.write(head);
     client.pipe(server);
     server.pipe(client);

@@ -23,7 +23,8 @@ export class RejoinServer {
   static async start(databasePath: string, port = 0, more: readonly string[] = []): Promise<RejoinServer> {
     const bin = rejoinBin();
     if (!bin) throw new Error("REJOIN_BIN does not name the server's program.");
-    const options = ["--listen", `127.0.0.1:${port}`, "--database-url", `sqlite:${databasePath}`, "--echo-delay", "60ms"];
+    const options = ["--listen", `127.0.0.1:${port}`, "--database-url", `sqlite:${databasePath}`];
+    if (!more.includes("--echo-delay")) options.push("--echo-delay", "60ms");
     // The server would take that for an option of its own.
     const env = { ...process.env, REJOIN_BIN: undefined };
     const child = spawn(bin, ["serve", ...options, ...more], { stdio: ["ignore", "pipe", "inherit"], env });
