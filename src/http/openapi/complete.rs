@@ -76,9 +76,8 @@ fn refine(path: &str, method: &str, operation: &mut Value) {
         body["required"] = true.into();
     }
     link(operation);
-    // A send makes the session that it names.
-    let makes = operation["operationId"] == "send_message";
-    add_refusals(method, names("{id}") && !makes, operation);
+    // What makes a session that is not there may still meet one that is just being deleted.
+    add_refusals(method, names("{id}"), operation);
     let parameters = &mut operation["parameters"];
     if !parameters.is_array() {
         *parameters = json!([]);
