@@ -179,8 +179,8 @@ export class Connection implements Readable<ConnectionSnapshot> {
   /** A WebSocket did not open: whether it never will is worth a question, but not at every try. */
   async #ask(): Promise<void> {
     const { failures, transport } = this.#store.snapshot;
-    const isFirst = failures === 1 && !this.#everOpen;
-    if (transport === "longpoll" || !(isFirst || failures % 4 === 2)) return;
+    const isDue = (failures === 1 && !this.#everOpen) || failures % 4 === 2 || this.#tokenDoubted;
+    if (transport === "longpoll" || !isDue) return;
     const attempt = this.#attempt;
     const answer = await diagnose(this.socket.endPointURL(), this.#options.tokens.current);
     const isIdle = this.#phase === "rest" || this.#phase === "opening";

@@ -101,10 +101,10 @@ export class Keeper implements SessionKeeper {
     }
   }
 
-  async #loadLater(text: string | null | Promise<string | null>, keys: readonly string[] | Promise<readonly string[]>): Promise<Kept> {
+  async #loadLater(reading: string | null | Promise<string | null>, listing: readonly string[] | Promise<readonly string[]>): Promise<Kept> {
     try {
-      const entries = (await keys).map(async (key) => this.#area.read(key));
-      return this.#found(await text, await Promise.all(entries));
+      const [text, keys] = await Promise.all([reading, listing]);
+      return this.#found(text, await Promise.all(keys.map(async (key) => this.#area.read(key))));
     } catch {
       return NOTHING;
     }

@@ -1,5 +1,5 @@
 /**
- * What happens to a page in the middle of an answer, in a real browser on the real server: no character is lost, none
+ * What happens to a page, most of it in the middle of an answer, in a real browser on the real server: no character is lost, none
  * comes twice. Prints what it counted. Needs `REJOIN_BIN`.
  */
 import { createHmac } from "node:crypto";
@@ -18,7 +18,7 @@ import { RejoinServer, rejoinBin } from "./rejoin.js";
 const LIMIT_MS = 30_000;
 const SECRET = "a-secret-of-at-least-thirty-two-bytes";
 
-describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("in the middle of an answer", () => {
+describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens to a page", () => {
   let browser: Browser;
   let script: string;
   let folder: string;
@@ -54,7 +54,7 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("in the middle of 
   }
 
   /** A window of its own, as another person would have it; everything goes through the door. */
-  async function open(name: string, mint?: () => string): Promise<Page> {
+  async function open(name: string, mint?: () => string, before?: (page: Page) => void): Promise<Page> {
     const context = await browser.newContext();
     contexts.push(context);
     if (mint) await context.exposeFunction("mint", mint);
@@ -64,8 +64,9 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("in the middle of 
     await context.route("**/watched.js", (route) => route.fulfill({ contentType: "text/javascript", body: script }));
     const page = await context.newPage();
     page.setDefaultTimeout(LIMIT_MS);
+    before?.(page);
     await page.goto(`${door.url}/watched.html?name=${name}`);
-    await joined(page);
+    if (!before) await joined(page);
     return page;
   }
 
@@ -176,6 +177,52 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("in the middle of 
     await devtools.send("Page.setWebLifecycleState", { state: "active" });
     await over(page);
     await judge(`a frozen page, its connection ${connection}`, page);
+  });
+
+  it.each(["404", "swallow"] as const)("the network keeps WebSockets out (%s)", async (treatment) => {
+    await start();
+    door.treatment = treatment;
+    const page = await open("Ada");
+    expect(await page.evaluate(() => window.watched.rejoin.connection.transport)).toBe("longpoll");
+    await say(page, WORDS);
+    await midway(page);
+    await page.reload();
+    await joined(page);
+    await over(page);
+    await judge(`long-polling (WebSockets: ${treatment})`, page);
+    expect(await page.evaluate(() => window.watched.rejoin.connection.transport)).toBe("longpoll");
+  });
+
+  it("the page is left, kept aside by the browser, and come back to", async () => {
+    await start();
+    const page = await open("Ada");
+    await say(page, WORDS);
+    await midway(page);
+    const before = await text(page);
+    await page.evaluate(() => window.dispatchEvent(new Event("pagehide")));
+    await until(page, () => window.watched.rejoin.connection.status !== "open");
+    await until(page, () => window.watched.session.snapshot.status === "joining");
+    await page.evaluate(() => window.dispatchEvent(Object.assign(new Event("pageshow"), { persisted: true })));
+    await joined(page);
+    expect((await text(page)).startsWith(before)).toBe(true);
+    await over(page);
+    await judge("kept aside and come back to", page);
+    expect(await page.evaluate(() => window.watched.resets)).toEqual(["first_join"]);
+  });
+
+  it("a token that the server does not take is not shown again and again, and a better one is taken", async () => {
+    await start("--auth", "jwt", "--jwt-secret", SECRET);
+    let token = jwt(60).replace(/.$/u, (last) => (last === "A" ? "B" : "A")).slice(0, -4);
+    let asked = 0;
+    const page = await open("Ada", () => token, (made) => made.on("websocket", () => (asked += 1)));
+    await until(page, () => "watched" in window && window.watched.rejoin.connection.status === "refused");
+    const after = asked;
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    expect(asked).toBe(after);
+    expect(after).toBeLessThanOrEqual(4);
+    token = jwt(60);
+    await page.evaluate(() => window.watched.rejoin.retryNow());
+    await joined(page);
   });
 
   it("its token runs out, again and again, on one connection", async () => {

@@ -47,9 +47,9 @@ describe.skipIf(!rejoinBin())("the package", () => {
     await rm(project, { recursive: true, force: true });
   });
 
-  /** The first block of that language behind a heading of the README. */
-  function block(heading: string, language: string): string {
-    const [, behind = ""] = readme.split(`\n## ${heading}\n`);
+  /** The first block of that language behind a heading of the README, or of another text. */
+  function block(heading: string, language: string, text = readme): string {
+    const [, behind = ""] = text.split(`\n## ${heading}\n`);
     const code = behind.split(`\n\`\`\`${language}\n`)[1]?.split("\n```")[0];
     if (code === undefined) throw new Error(`The README has no ${language} behind "${heading}".`);
     return code;
@@ -87,6 +87,8 @@ describe.skipIf(!rejoinBin())("the package", () => {
     await writeFile(join(project, "src/main.tsx"), block("In React", "tsx"));
     const page = block("Five minutes", "ts").replace(/\nrejoin\.disconnect\(\);/u, "");
     await writeFile(join(project, "src/node.ts"), page);
+    const front = await readFile(join(root, "../README.md"), "utf8");
+    await writeFile(join(project, "src/project.ts"), block("Five minutes with the client", "ts", front));
     const login = `import { Rejoin, RejoinError } from "rejoin-client";\n${block("Tokens", "ts")}\nrejoin.connect();`;
     await writeFile(join(project, "src/login.ts"), login);
     const typing = `import { Rejoin } from "rejoin-client";\nimport { live } from "rejoin-client/live";
