@@ -70,7 +70,7 @@ export class Session implements Readable<SessionSnapshot> {
         return vault.ready;
       },
       show: (change) => this.#store.set(change),
-      open: () => this.#open(),
+      open: () => this.#channel.open(),
       isBusy: () => this.#outbox.isBusy,
       leave: () => this.leave(),
     });
@@ -213,11 +213,6 @@ export class Session implements Readable<SessionSnapshot> {
     this.#vault.keeper?.flush();
   }
 
-  #open(): void {
-    this.#channel.open();
-    this.#outbox.resume();
-  }
-
   #ask(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<unknown> {
     if (!this.#membership.isWanted) {
       return Promise.reject(new RejoinError("left"));
@@ -251,6 +246,7 @@ export class Session implements Readable<SessionSnapshot> {
   /** Only now is it known what became of what was under way when the connection broke. */
   #onCaughtUp(): void {
     this.#requests.open((event, payload) => this.#channel.push(event, payload));
+    this.#outbox.resume();
     const fields = this.#channel.staleFields;
     // A refusal is told to the next `setPresence`.
     if (fields) this.#ask("presence", fields, true).catch(() => undefined);
