@@ -290,12 +290,20 @@ async fn read(mut ws: Ws, run: Arc<Run>, kind: Kind) {
 /// Takes in a push of events, which has to fit what came before; the seq of its last.
 fn follow(text: &str, at: &mut Option<u64>, kind: Kind, run: &Run) -> u64 {
     if kind == Kind::Other {
-        let sent: u64 = between(text, "\"<", '>');
-        run.latencies.lock().unwrap().push(u32::try_from(run.micros() - sent).unwrap());
-        let (prev, seq) = (between(text, r#""prev":"#, ','), between(text, r#""seq":"#, ','));
-        assert!(at.is_none_or(|at| at == prev) && seq == prev + 1, "a gap or a repeat: {prev} {seq} after {at:?}");
-        *at = Some(seq);
-        return seq;
+        // A push has several events where one commit took several messages.
+        for part in text.split("\"<").skip(1) {
+            let sent: u64 = part[..part.find('>').unwrap()].parse().unwrap();
+            run.latencies.lock().unwrap().push(u32::try_from(run.micros() - sent).unwrap());
+        }
+        let mut last = between(text, r#""prev":"#, ',');
+        assert!(at.is_none_or(|at| at == last), "a gap or a repeat: {last} after {at:?}");
+        for part in text.split(r#"{"seq":"#).skip(1) {
+            let seq: u64 = part[..part.find(',').unwrap()].parse().unwrap();
+            assert_eq!(seq, last + 1, "a gap or a repeat");
+            last = seq;
+        }
+        *at = Some(last);
+        return last;
     }
     let push: Value = serde_json::from_str(text).unwrap();
     let prev = push[4]["prev"].as_u64().unwrap();
