@@ -12,10 +12,20 @@ export function chromiumPath(): string | undefined {
 }
 
 export function launch(...more: string[]): Promise<Browser> {
+  return start(more, []);
+}
+
+/** As `launch`, but a page that is left is kept aside as it is, for the way back. */
+export function launchKeepingPages(): Promise<Browser> {
+  return start([], ["--disable-back-forward-cache"]);
+}
+
+function start(more: readonly string[], ignoreDefaultArgs: string[]): Promise<Browser> {
   const executablePath = chromiumPath();
   if (executablePath === undefined) throw new Error("There is no Chromium. Install it, or name it in CHROMIUM_BIN.");
   return chromium.launch({
     executablePath,
+    ignoreDefaultArgs,
     args: [
       "--no-sandbox",
       "--disable-gpu",

@@ -11,7 +11,7 @@ import { build } from "esbuild";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { ANSWER, WORDS, count } from "../support/recorder.js";
-import { chromiumPath, launch } from "./chromium.js";
+import { chromiumPath, launchKeepingPages } from "./chromium.js";
 import { Door } from "./door.js";
 import { RejoinServer, rejoinBin } from "./rejoin.js";
 
@@ -27,7 +27,7 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
   const contexts: BrowserContext[] = [];
 
   beforeAll(async () => {
-    browser = await launch();
+    browser = await launchKeepingPages();
     const entry = fileURLToPath(new URL("watched.ts", import.meta.url));
     const bundle = await build({ entryPoints: [entry], bundle: true, format: "esm", target: "es2022", write: false });
     script = bundle.outputFiles[0]?.text ?? "";
@@ -199,10 +199,11 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
     await say(page, WORDS);
     await midway(page);
     const before = await text(page);
-    await page.evaluate(() => window.dispatchEvent(new Event("pagehide")));
-    await until(page, () => window.watched.rejoin.connection.status !== "open");
-    await until(page, () => window.watched.session.snapshot.status === "joining");
-    await page.evaluate(() => window.dispatchEvent(Object.assign(new Event("pageshow"), { persisted: true })));
+    await page.evaluate(() => Object.assign(window, { isSamePage: true }));
+    await page.goto(`${server.url}/healthz`);
+    // Not `goBack`, which waits for a page to be loaded.
+    await page.evaluate(() => void setTimeout(() => history.back()));
+    await until(page, () => "isSamePage" in window);
     await joined(page);
     expect((await text(page)).startsWith(before)).toBe(true);
     await over(page);

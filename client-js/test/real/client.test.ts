@@ -13,6 +13,13 @@ import { ANSWER, WORDS, answerOf, count, until } from "../support/recorder.js";
 
 const NOTHING = { lost: 0, doubled: 0 };
 
+/** A network that leads nowhere. */
+class Nowhere {
+  close(): void {
+    // There is nothing to close.
+  }
+}
+
 describe.skipIf(!rejoinBin())("on the real server", () => {
   let folder: string;
   let server: RejoinServer;
@@ -100,6 +107,21 @@ describe.skipIf(!rejoinBin())("on the real server", () => {
     const cut = messages.find(({ status }) => status === "partial");
     expect(ANSWER.startsWith(cut?.parts[0]?.text ?? "-")).toBe(true);
     expect([...ended.values()].map(({ reason }) => reason)).toContain("owner_gone");
+  });
+
+  it("two windows with one storage say what one of them could not, once", async () => {
+    const area = new MemoryArea();
+    const dead = client("Ada", { persist: persistIn(area), transport: Nowhere }).session("s1");
+    void dead.send("said once", { id: "shared", answer: false });
+    const [one, two] = await Promise.all([
+      session("Ada", { persist: persistIn(area) }),
+      session("Ada", { persist: persistIn(area) }),
+    ]);
+    for (const window of [one, two]) {
+      const { messages } = await until(window, "said", (s) => s.messages.length > 0 && s.outbox.length === 0);
+      expect(messages.map(({ id }) => id)).toEqual(["shared"]);
+    }
+    expect(area.under(":o:")).toEqual([]);
   });
 
   it("a drain is waited out as the server asks, and everything is back", async () => {
