@@ -24,6 +24,8 @@ function programOf({ files, options }) {
   const { getSourceFile, fileExists, readFile: read } = host;
   host.fileExists = (name) => files.has(name) || fileExists(name);
   host.readFile = (name) => files.get(name) ?? read(name);
+  // Where the package was never built, the folder of these files is not there, and imports would not be looked for in it.
+  host.directoryExists = (name) => ts.sys.directoryExists(name) || [...files.keys()].some((file) => file.startsWith(name));
   host.getSourceFile = (name, ...rest) =>
     files.has(name) ? ts.createSourceFile(name, files.get(name), ts.ScriptTarget.ES2022, true) : getSourceFile(name, ...rest);
   return ts.createProgram([...files.keys()], options, host);
