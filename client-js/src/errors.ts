@@ -39,7 +39,7 @@ const OWN_TEXTS: Readonly<Record<string, string>> = {
   discarded: "The message was taken back before it was sent.",
   reset: "The log of this session was replaced: what was read of it does not continue. Begin anew.",
   too_large: "The server takes no message of this size. Shorten it.",
-  unauthorized: "The server does not accept this identity. Log in again.",
+  unauthorized: "The server does not let this page in: log in again, or add its origin to the server's allowed-origins.",
 };
 
 /** A request that was refused, or that got no answer. */
