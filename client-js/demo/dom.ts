@@ -21,9 +21,23 @@ export function byId<Kind extends HTMLElement>(id: string, kind: new () => Kind)
   return element;
 }
 
+/** A button that does something. */
+export function button(text: string, attributes: Attributes, act: () => void): HTMLButtonElement {
+  const made = el("button", { type: "button", ...attributes }, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
 /** Sets a text only if it differs: a selection in it survives. */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/** Sets an attribute only if it differs; null removes it. */
+export function setAttribute(element: Element, name: string, value: string | null): void {
+  if (element.getAttribute(name) === value) return;
+  if (value === null) element.removeAttribute(name);
+  else element.setAttribute(name, value);
 }
 
 /** A text that mostly grows: what is new is appended, so that its cost is that of the new piece. */
@@ -32,6 +46,36 @@ export function growText(node: Text, text: string): void {
   if (text === shown) return;
   if (text.length > shown.length && text.startsWith(shown)) node.appendData(text.slice(shown.length));
   else node.data = text;
+}
+
+/** Copies a text, and says so on the button for a moment. */
+export async function copyText(text: string, from: HTMLElement): Promise<void> {
+  const words = (from.dataset["words"] ??= from.textContent);
+  try {
+    await navigator.clipboard.writeText(text);
+    from.textContent = "Copied";
+  } catch {
+    // A page that was not loaded securely has no clipboard.
+    from.textContent = "No clipboard here";
+  }
+  setTimeout(() => {
+    from.textContent = words;
+  }, 1_500);
+}
+
+/** Draws once for all changes of a moment. A hidden page draws no frames, so it does not wait for one. */
+export function scheduler(draw: () => void): () => void {
+  let isScheduled = false;
+  const run = (): void => {
+    isScheduled = false;
+    draw();
+  };
+  return () => {
+    if (isScheduled) return;
+    isScheduled = true;
+    if (document.visibilityState === "visible") requestAnimationFrame(run);
+    else setTimeout(run, 0);
+  };
 }
 
 /** Something that is shown for as long as its key is in a list. */

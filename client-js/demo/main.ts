@@ -1,169 +1,151 @@
-/** The demo page: one session, shown and steered. Everything that it knows comes from the client's snapshot. */
-import { Rejoin } from "../src/index.js";
+/** The demo page: a list of sessions, and one of them, shown and steered. */
+import { Rejoin, randomId } from "../src/index.js";
 import { persistIn } from "../src/persist.js";
-import { byId, setText } from "./dom.js";
-import { identity, sessionId, sessionLink, tokenFromAddress } from "./identity.js";
-import { MessageList } from "./messages.js";
-import { outboxList } from "./outbox.js";
-import { peopleList, queueList, typing } from "./room.js";
-import { connectionText } from "./words.js";
+import { addressFor, addressOf, sessionInAddress } from "./address.js";
+import { announce } from "./announcer.js";
+import { Banner } from "./banner.js";
+import { Composer } from "./composer.js";
+import { byId, copyText, scheduler, setText } from "./dom.js";
+import { Drawer } from "./drawer.js";
+import { anyName, keepToken, knownIdentity } from "./identity.js";
+import { copyCode } from "./markdown/view.js";
+import { People } from "./people.js";
+import { Scroller } from "./scroller.js";
+import { SessionView, type Stage } from "./session-view.js";
+import { listenForShortcuts } from "./shortcuts.js";
+import { Sidebar } from "./sidebar.js";
+import { askName, askToken } from "./sign-in.js";
+import { Title } from "./title.js";
+import { connectionText, noticeOf, titleOf } from "./words.js";
 
-const id = sessionId();
-const link = sessionLink(id);
-const me = identity();
-const token = tokenFromAddress();
+const known = knownIdentity();
+if (!known) await askName(null);
+const identity = known ?? knownIdentity() ?? { id: randomId(), name: anyName(), token: null };
+
 const scheme = location.protocol === "https:" ? "wss" : "ws";
-const who = token === undefined ? { user: me } : { token };
+const who = identity.token === null ? { user: identity } : { token: identity.token };
 const rejoin = new Rejoin(`${scheme}://${location.host}/socket`, { ...who, persist: persistIn("sessionStorage") });
-const session = rejoin.session(id);
+const list = rejoin.list();
+const me = rejoin.me ?? identity;
 
-const scroll = byId("scroll", HTMLElement);
-const title = byId("title", HTMLInputElement);
-const banner = byId("banner", HTMLElement);
-const composer = byId("composer", HTMLTextAreaElement);
-const older = byId("older", HTMLButtonElement);
-const jump = byId("jump", HTMLButtonElement);
-const connection = byId("connection", HTMLElement);
-
-const messages = new MessageList(byId("messages", HTMLElement), {
-  userId: me.id,
-  stop: (turnId) => session.cancel(turnId),
-  retry: (turnId) => session.retry(turnId),
+const draw = scheduler(render);
+const sidebar = new Sidebar((id) => show(id));
+const drawer = new Drawer();
+const banner = new Banner(onNotice);
+const scroller = new Scroller(() => view.older());
+const composer = new Composer({
+  send: (text, whenBusy) => say(text, whenBusy),
+  typing: (isTyping) => view.typing(isTyping),
+  stop: () => tell(view.stop()),
 });
-const showOutbox = outboxList(byId("outbox", HTMLElement), session);
-const showPeople = peopleList(byId("people", HTMLElement), me.id);
-const showQueue = queueList(byId("queue-box", HTMLElement), byId("queue", HTMLElement), session);
-const keys = typing(byId("typing", HTMLElement), session);
+const title = new Title(() => view.session, () => composer.focus());
+const stage: Stage = { rejoin, userId: me.id, people: new People(() => me.id), scroller, changed: draw };
+const connection = byId("connection", HTMLElement);
+const share = byId("share", HTMLButtonElement);
+const begin = byId("new-session", HTMLAnchorElement);
 
-let scheduled = false;
-let joinedBefore = false;
-/** Whether the newest is kept in sight: until the reader scrolls away from it. */
-let following = true;
+let wasOpen = false;
+let view = open(sessionInAddress());
+
+/** Shows the session of that id, or a new one, which is made by the first thing that is said in it. */
+function open(id: string | null): SessionView {
+  scroller.reset();
+  title.reset();
+  composer.open(id);
+  return new SessionView(stage, id ?? randomId().slice(0, 10), id === null);
+}
+
+function show(id: string | null, isBack = false): void {
+  if (!isBack) history.pushState(null, "", addressOf(id));
+  view.close();
+  view = open(id);
+  drawer.close();
+  render();
+  announce(`${id === null ? "New session" : titleOf(view.session.snapshot.info)}.`);
+  // Where a keyboard would come up over half of the page, it waits until it is asked for.
+  if (matchMedia("(hover: hover)").matches) composer.focus();
+  else scroller.element.focus();
+}
+
+function say(text: string, whenBusy: "queue" | "interrupt"): void {
+  if (view.isNew) {
+    history.replaceState(null, "", addressOf(view.session.id));
+    composer.open(view.session.id);
+  }
+  view.say(text, whenBusy);
+  render();
+}
 
 function render(): void {
-  const snapshot = session.getSnapshot();
-  const { status, error } = snapshot;
-  joinedBefore ||= status === "joined";
-  showConnection();
-  setText(banner, error?.message ?? "");
-  banner.hidden = error === null;
-  showPeople([...snapshot.people, ...snapshot.agents]);
-  if (snapshot.isReady) {
-    messages.update(snapshot);
-    showQueue(snapshot);
-    older.hidden = !snapshot.hasMore;
-    byId("interrupt", HTMLButtonElement).hidden = snapshot.running.length === 0;
-    if (document.activeElement !== title) title.value = snapshot.info?.title ?? "";
-    document.title = snapshot.info?.title ? `${snapshot.info.title} · Rejoin` : "Rejoin";
-  }
-  showOutbox(snapshot);
-  byId("welcome", HTMLElement).hidden = !snapshot.isReady || snapshot.messages.length + snapshot.outbox.length > 0;
-  follow();
+  const snapshot = view.session.getSnapshot();
+  const { isNew } = view;
+  const { status } = rejoin.connection;
+  wasOpen ||= status === "open";
+  const isJoined = isNew ? status === "open" : snapshot.status === "joined";
+  document.body.dataset["connection"] = isJoined ? "live" : "away";
+  connection.dataset["state"] = isJoined ? "live" : status;
+  setText(connection, connectionText(status, isJoined, wasOpen));
+  banner.update(noticeOf(rejoin.connection, snapshot, wasOpen));
+  sidebar.update(list.getSnapshot(), isNew ? null : view.session.id);
+  begin.setAttribute("aria-current", isNew ? "page" : "false");
+  title.update(snapshot.info, isNew, snapshot.running.length > 0);
+  share.hidden = isNew;
+  composer.update(snapshot.running.length > 0);
+  byId("welcome", HTMLElement).hidden = !(isNew || snapshot.isReady) || snapshot.messages.length + snapshot.outbox.length > 0;
+  view.draw();
 }
 
-function showConnection(): void {
-  const joined = session.snapshot.status === "joined";
-  connection.dataset["state"] = rejoin.connection.status;
-  connection.dataset["session"] = session.snapshot.status;
-  document.body.dataset["connection"] = joined ? "live" : "away";
-  setText(connection, connectionText(rejoin.connection.status, joined, joinedBefore));
+function onNotice(action: "retry" | "token" | "rejoin"): void {
+  if (action === "retry") rejoin.retryNow();
+  else if (action === "rejoin") void view.session.join().catch(() => undefined);
+  else void askToken(rejoin.connection.error?.message ?? view.session.snapshot.error?.message ?? "").then(() => location.reload());
 }
 
-function follow(): void {
-  if (following) scroll.scrollTop = scroll.scrollHeight;
-  jump.hidden = following;
+/** Says what went wrong with something that has no place of its own to say it. */
+function tell(done: Promise<unknown>): void {
+  done.catch((error: unknown) => announce(error instanceof Error ? error.message : String(error)));
 }
 
-/** Draws once for all changes of a moment. A hidden page draws no frames, so it does not wait for one. */
-function schedule(): void {
-  if (scheduled) return;
-  scheduled = true;
-  const draw = (): void => {
-    scheduled = false;
-    render();
-  };
-  if (document.visibilityState === "visible") requestAnimationFrame(draw);
-  else setTimeout(draw, 0);
+async function rename(): Promise<void> {
+  await askName(identity.name);
+  location.reload();
 }
 
-function say(whenBusy: "queue" | "interrupt"): void {
-  const text = composer.value.trim();
-  if (text === "") return;
-  composer.value = "";
-  fit();
-  following = true;
-  // What becomes of it is shown where it stands.
-  void session.send(text, { whenBusy });
-  keys.typed();
+async function signOut(): Promise<void> {
+  await rejoin.forget();
+  keepToken(null);
+  location.assign(addressOf(null));
 }
 
-/** The composer grows with what is written, up to the limit in the style sheet. */
-function fit(): void {
-  composer.style.height = "auto";
-  composer.style.height = `${composer.scrollHeight}px`;
-}
-
-async function showOlder(): Promise<void> {
-  older.disabled = true;
-  const fromEnd = scroll.scrollHeight - scroll.scrollTop;
-  following = false;
-  try {
-    await session.history();
-    render();
-    scroll.scrollTop = scroll.scrollHeight - fromEnd;
-  } catch {
-    // The button stays; the connection element says what is wrong.
-  } finally {
-    older.disabled = false;
-  }
-}
-
-async function copyLink(button: HTMLButtonElement): Promise<void> {
-  try {
-    await navigator.clipboard.writeText(link);
-    setText(button, "Copied");
-    setTimeout(() => setText(button, "Copy link"), 1_500);
-  } catch {
-    window.prompt("Copy this link", link);
-  }
-}
-
-session.subscribe(schedule);
-rejoin.subscribe(schedule);
-scroll.addEventListener("scroll", () => {
-  following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 48;
-  jump.hidden = following;
-});
-jump.addEventListener("click", () => {
-  following = true;
-  follow();
-});
-byId("form", HTMLFormElement).addEventListener("submit", (event) => {
+rejoin.subscribe(draw);
+list.subscribe(draw);
+copyCode(byId("messages", HTMLElement), (text, from) => void copyText(text, from));
+share.addEventListener("click", () => void copyText(addressOf(view.session.id), share));
+begin.addEventListener("click", (event) => {
+  if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  say("queue");
+  show(null);
 });
-byId("interrupt", HTMLButtonElement).addEventListener("click", () => say("interrupt"));
-composer.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  say("queue");
+window.addEventListener("popstate", () => show(sessionInAddress(), true));
+const second = byId("second", HTMLAnchorElement);
+second.addEventListener("pointerenter", () => (second.href = addressFor(anyName(), view.isNew ? null : view.session.id)));
+second.href = addressFor(anyName(), view.isNew ? null : view.session.id);
+setText(byId("me-name", HTMLElement), me.name);
+const change = byId("me-change", HTMLButtonElement);
+setText(change, identity.token === null ? "Rename" : "Sign out");
+change.addEventListener("click", () => void (identity.token === null ? rename() : signOut()));
+listenForShortcuts({
+  begin: () => show(null),
+  neighbour: (places) => {
+    const id = sidebar.neighbour(places);
+    if (id !== null) show(id);
+  },
+  write: () => composer.focus(),
+  stop: () => tell(view.stop()),
+  retry: () => tell(view.retry()),
 });
-composer.addEventListener("input", () => {
-  fit();
-  if (composer.value !== "") keys.told();
-});
-title.addEventListener("change", () => {
-  session.update({ title: title.value.trim() === "" ? null : title.value.trim() }).catch(schedule);
-});
-title.addEventListener("keydown", (event) => {
-  if (event.key === "Enter") composer.focus();
-});
-older.addEventListener("click", () => void showOlder());
-const copy = byId("copy", HTMLButtonElement);
-copy.addEventListener("click", () => void copyLink(copy));
-byId("second", HTMLAnchorElement).href = link;
 
-// A refusal is in the snapshot, where `render` finds it.
-session.join().catch(() => undefined);
+// A refusal is in the snapshots, where `render` finds it.
+list.join().catch(() => undefined);
 render();
 composer.focus();

@@ -4,7 +4,16 @@
  * Two things are never mixed: whether this page is connected, and what became of a turn. A page that has lost its
  * connection says so in one place, and calls no turn stopped for it.
  */
-import { turnOf, type ConnectionStatus, type Message, type SessionSnapshot, type Turn } from "../src/index.js";
+import {
+  turnOf,
+  type ConnectionSnapshot,
+  type ConnectionStatus,
+  type Message,
+  type PendingMessage,
+  type SessionSnapshot,
+  type SessionSummary,
+  type Turn,
+} from "../src/index.js";
 
 /** What is said about the turn of a message, beside it. */
 export interface TurnView {
@@ -13,6 +22,8 @@ export interface TurnView {
   /** The reason of a cancel, the code of a failure, or nothing. */
   readonly reason: string;
   readonly text: string;
+  /** The node that answers, while one does. */
+  readonly node: string;
   readonly action: "stop" | "retry" | "none";
 }
 
@@ -30,7 +41,7 @@ export function turnView(state: Said, message: Message): TurnView | null {
 }
 
 function viewOf(turn: Turn): TurnView | null {
-  const base = { turnId: turn.id, status: turn.status };
+  const base = { turnId: turn.id, status: turn.status, node: turn.owner?.node ?? "" };
   switch (turn.status) {
     case "running":
       return { ...base, reason: "", text: runningText(turn), action: "stop" };
@@ -49,7 +60,7 @@ function viewOf(turn: Turn): TurnView | null {
 
 /** Cut, and not the newest attempt, or from before what is held: what it said stays, but it is not the one to retry. */
 function replaced(message: Message): TurnView {
-  return { turnId: message.turn_id ?? "", status: "cancelled", reason: "", text: "interrupted", action: "none" };
+  return { turnId: message.turn_id ?? "", status: "cancelled", reason: "", text: "interrupted", node: "", action: "none" };
 }
 
 function runningText(turn: Turn): string {
@@ -78,6 +89,11 @@ function cancelText(turn: Turn): string {
   }
 }
 
+/** Who asked for this answer; nothing for what a person said. */
+export function askedBy(state: Said, message: Message): string {
+  return message.turn_id === null ? "" : (turnOf(state, message)?.by.name ?? "");
+}
+
 /** What the connection element says. */
 export function connectionText(state: ConnectionStatus, joined: boolean, joinedBefore: boolean): string {
   if (state === "closed") return "Disconnected";
@@ -85,6 +101,89 @@ export function connectionText(state: ConnectionStatus, joined: boolean, joinedB
   if (state === "offline") return "Offline";
   if (state === "open") return joined ? "Connected" : "Joining…";
   return joinedBefore ? "Reconnecting…" : "Connecting…";
+}
+
+/** What stands above a session while something is in the way. */
+export interface Notice {
+  readonly tone: "away" | "bad";
+  readonly text: string;
+  /** When it is tried again: null for now, undefined where it is not. */
+  readonly retryAt: number | null | undefined;
+  readonly action: "retry" | "token" | "rejoin" | null;
+}
+
+const KEPT = "What you write is kept here, and sent once you are back.";
+
+/** What is in the way, if anything, and what happens next. No answer ends by it, and it never says so. */
+export function noticeOf(
+  connection: ConnectionSnapshot,
+  session: Pick<SessionSnapshot, "status" | "error">,
+  wasOpen: boolean,
+): Notice | null {
+  const { status, error, failures, retryAt } = connection;
+  if (status === "refused") return bad(error?.message ?? "The server lets nobody in.", "token");
+  if (session.status === "refused") {
+    const isRight = session.error?.reason === "unauthorized";
+    const text = session.error?.message ?? "The session cannot be opened.";
+    return bad(isRight ? `This session is not open to you. ${text}` : text, isRight ? "token" : "rejoin");
+  }
+  if (session.status === "deleted") return bad("This session was deleted.", "rejoin");
+  if (status === "offline") return away(`You are offline. Answers go on without you. ${KEPT}`, undefined);
+  if (status === "connecting" && wasOpen) return away(`Reconnecting. Answers go on without you, and no word of them is lost. ${KEPT}`, retryAt);
+  if (status === "connecting" && failures > 0) return away(`The server cannot be reached. ${KEPT}`, retryAt);
+  const passing = session.status === "joining" ? session.error : error;
+  return passing ? away(passing.message, undefined) : null;
+}
+
+function away(text: string, retryAt: number | null | undefined): Notice {
+  return { tone: "away", text, retryAt, action: retryAt === undefined ? null : "retry" };
+}
+
+function bad(text: string, action: Notice["action"]): Notice {
+  return { tone: "bad", text, retryAt: undefined, action };
+}
+
+/** When the next try is made, as it stands beside a notice. */
+export function retryText(retryAt: number | null | undefined, nowMs: number): string {
+  if (retryAt === undefined) return "";
+  const seconds = retryAt === null ? 0 : Math.ceil((retryAt - nowMs) / 1_000);
+  return seconds > 0 ? `Next try in ${seconds} s` : "Trying now…";
+}
+
+/** What a session is called. */
+export function titleOf(session: { readonly title: string | null } | null): string {
+  return session?.title ?? "Untitled session";
+}
+
+/** How a session in the list is doing. */
+export function summaryText({ status, running, updated_at }: SessionSummary, nowMs: number): string {
+  const [first, ...others] = running;
+  if (first && others.length > 0) return `${running.length} answers are being written`;
+  if (first) return `${first.agent} answers ${first.by.name}`;
+  return status === "queued" ? "waiting for its turn" : agoText(Date.parse(updated_at), nowMs);
+}
+
+/** How long ago, as briefly as a list wants it. */
+export function agoText(thenMs: number, nowMs: number): string {
+  const minutes = Math.floor((nowMs - thenMs) / 60_000);
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return `${minutes} min ago`;
+  if (minutes < 24 * 60) return `${Math.floor(minutes / 60)} h ago`;
+  return new Date(thenMs).toLocaleDateString([], { day: "numeric", month: "short" });
+}
+
+/** A title for a session, out of the first thing that is said in it. */
+export function titleFrom(text: string): string {
+  const line = text.split("\n").find((part) => part.trim() !== "") ?? "";
+  const words = line.replace(/^[\s#>*`-]+/u, "").trim();
+  return words.length > 60 ? `${words.slice(0, 60).replace(/\s+\S*$/u, "")}…` : words;
+}
+
+/** What becomes of something that is not in the log yet. */
+export function pendingText({ status, error }: Pick<PendingMessage, "status" | "error">): string {
+  if (status === "failed") return `not sent — ${error?.message ?? "The server refused it."}`;
+  if (status === "sending") return "sending…";
+  return error ? `waits, and is tried again — ${error.message}` : "waits for the connection";
 }
 
 /** Who is typing, in one line; nothing for nobody. */

@@ -13,6 +13,13 @@ const TYPES: Readonly<Record<string, string>> = {
   "app.css": "text/css",
 };
 
+/** As the server sends it with the page. */
+const POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; " +
+  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const LIST = "sessions";
+
 type Payload = Readonly<Record<string, unknown>>;
 type Answer = (payload: Payload) => object;
 
@@ -26,6 +33,7 @@ export class Refusal {
 
 export class MockServer {
   static readonly url = "http://mock.test";
+  /** What the page sent to its session. */
   readonly frames: { readonly event: string; readonly payload: Payload }[] = [];
   readonly #answers = new Map<string, Answer>();
   #socket: WebSocketRoute | null = null;
@@ -40,7 +48,7 @@ export class MockServer {
       const contentType = TYPES[file];
       if (contentType === undefined) return route.fulfill({ status: 404 });
       const body = await readFile(new URL(`../../demo/dist/${file}`, import.meta.url));
-      return route.fulfill({ body, contentType });
+      return route.fulfill({ body, contentType, headers: { "content-security-policy": POLICY } });
     });
     await context.routeWebSocket(/\/socket\/websocket/u, (socket) => this.#accept(socket));
   }
@@ -60,6 +68,11 @@ export class MockServer {
     if (this.#join) this.#send([this.#join.ref, null, this.#join.topic, event, payload]);
   }
 
+  /** A push on the list of sessions. */
+  pushList(event: string, payload: object): void {
+    this.#send([null, null, LIST, event, payload]);
+  }
+
   /** The connection breaks. */
   async drop(): Promise<void> {
     this.up = false;
@@ -77,6 +90,10 @@ export class MockServer {
 
   #onFrame(text: string): void {
     const [joinRef, ref, topic, event, payload] = JSON.parse(text) as [string, string, string, string, Payload];
+    if (topic === LIST) {
+      this.#onList(joinRef, ref, event);
+      return;
+    }
     this.frames.push({ event, payload });
     const answer = event === "heartbeat" ? (): object => ({}) : this.#answers.get(event);
     if (!answer) return;
@@ -87,6 +104,14 @@ export class MockServer {
       this.#lastSeq = (response as JoinReply).replay.to;
     }
     this.#send([joinRef, ref, topic, "phx_reply", { status, response }]);
+  }
+
+  /** The list is answered by what `on("list", …)` says, and is empty otherwise. */
+  #onList(joinRef: string, ref: string, event: string): void {
+    if (event !== "phx_join") return;
+    const response = this.#answers.get("list")?.({}) ?? { sessions: [], has_more: false };
+    const status = response instanceof Refusal ? "error" : "ok";
+    this.#send([joinRef, ref, LIST, "phx_reply", { status, response }]);
   }
 
   #send(frame: readonly unknown[]): void {
