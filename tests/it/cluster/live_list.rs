@@ -53,11 +53,15 @@ async fn a_bus_that_loses_a_fifth_leaves_no_viewer_behind() {
     let cluster = Fleet::start(Plan::patient(2).nats().losing(20, chance)).await;
     let (mut viewer, _) = view(&cluster, 1).await;
     let mut ended = Vec::new();
-    for n in 0..30 {
-        let session = format!("s{n}");
-        cluster.turn(0, &session, 2).await;
-        ended.push(session);
-    }
+    // How many messages that makes is the bus's affair: it goes on until some of them were lost.
+    within("a bad network", async {
+        while ended.len() < 30 || cluster.lossy.as_ref().unwrap().lost() <= 5 {
+            let session = format!("s{}", ended.len());
+            cluster.turn(0, &session, 2).await;
+            ended.push(session);
+        }
+    })
+    .await;
     within("every session is shown at its end", async {
         let mut open: std::collections::HashSet<String> = ended.into_iter().collect();
         while !open.is_empty() {
@@ -68,5 +72,4 @@ async fn a_bus_that_loses_a_fifth_leaves_no_viewer_behind() {
         }
     })
     .await;
-    assert!(cluster.lossy.as_ref().unwrap().lost() > 5, "a good network");
 }
