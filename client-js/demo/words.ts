@@ -107,7 +107,7 @@ export function connectionText(state: ConnectionStatus, joined: boolean, joinedB
 export interface Notice {
   readonly tone: "away" | "bad";
   readonly text: string;
-  /** When it is tried again: null for now, undefined where it is not. */
+  /** When it is tried again: null while it is being tried, undefined where it is not. */
   readonly retryAt: number | null | undefined;
   readonly action: "retry" | "token" | "rejoin" | null;
 }
@@ -175,7 +175,11 @@ export function agoText(thenMs: number, nowMs: number): string {
 /** A title for a session, out of the first thing that is said in it. */
 export function titleFrom(text: string): string {
   const line = text.split("\n").find((part) => part.trim() !== "") ?? "";
-  const words = line.replace(/^[\s#>*`-]+/u, "").trim();
+  const words = line
+    .replace(/^[\s#>*`-]+/u, "")
+    .replace(/!?\[([^\]]*)\]\([^)]*\)/gu, "$1")
+    .replace(/\*+|`+|~~|__/gu, "")
+    .trim();
   return words.length > 60 ? `${words.slice(0, 60).replace(/\s+\S*$/u, "")}…` : words;
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { connectionText, hue, initials, plainText, turnView, typingText } from "../demo/words.js";
+import { connectionText, hue, initials, plainText, titleFrom, turnView, typingText } from "../demo/words.js";
 import { applyEvents, fromJoin, type Message, type SessionState } from "../src/index.js";
 import { added, answer, completed, ended, person, prompt, queued, snapshot, started, turn } from "./support/make.js";
 
@@ -86,6 +86,27 @@ describe("other words", () => {
     expect(typingText(["Ada"])).toBe("Ada is typing…");
     expect(typingText(["Ada", "Ben"])).toBe("Ada and Ben are typing…");
     expect(typingText(["Ada", "Ben", "Cleo"])).toBe("Several people are typing…");
+  });
+
+  it("make a title of what is said first", () => {
+    const said = [
+      "Hello",
+      "\n\n# Launch plan\nand more",
+      "**Launch plan**, in `weeks`",
+      "- see [the guide](https://example.com/a_b) for snake_case",
+      "word ".repeat(40),
+      "***",
+      "",
+    ];
+    expect(said.map(titleFrom)).toEqual([
+      "Hello",
+      "Launch plan",
+      "Launch plan, in weeks",
+      "see the guide for snake_case",
+      `${"word ".repeat(12).trim()}…`,
+      "",
+      "",
+    ]);
   });
 
   it("shorten names", () => {

@@ -104,9 +104,11 @@ describe.skipIf(!canBrowse)("the page", () => {
   });
 
   it("says when it tries again, and tries at once when it is asked to", async () => {
+    // Without chance each pause is as long as it may be, and the next try is seconds away when it is asked for.
+    await demo.context.addInitScript(() => (Math.random = () => 0.999));
     await demo.open();
     await demo.server.drop();
-    await by("banner").getByText(/Next try in \d+ s/u).waitFor();
+    await by("banner").getByText(/Next try in [4-9] s/u).waitFor();
     demo.server.on("phx_join", () => replay(0, []));
     demo.server.up = true;
     await by("banner-action").click();
@@ -226,6 +228,34 @@ describe.skipIf(!canBrowse)("the page", () => {
     await by("title").press("Enter");
     await demo.page.locator("#title-note").getByText("Your token may only read here.").waitFor();
     expect(await by("title").inputValue()).toBe("Moons of Jupiter");
+  });
+
+  it("brings older messages where they fit without being asked", async () => {
+    demo.server.on("phx_join", () => snapshot(9, { messages: [prompt("m5", 9, "Newer")], before: 9, has_more: true }));
+    demo.server.on("history", () => ({ messages: [prompt("m1", 1, "Older")], ended: [], before: 1, has_more: false }));
+    await demo.open();
+    await by("message").getByText("Older").waitFor();
+    expect(await by("message-text").allTextContents()).toEqual(["Older", "Newer"]);
+    expect(await demo.page.locator("#older").isHidden()).toBe(true);
+  });
+
+  it("brings older messages to who goes up, and leaves what they read where it is", async () => {
+    const said = (from: number, to: number): ReturnType<typeof prompt>[] =>
+      Array.from({ length: to - from + 1 }, (_, index) => prompt(`m${from + index}`, from + index, `Message ${from + index}`));
+    demo.server.on("phx_join", () => snapshot(60, { messages: said(31, 60), before: 31, has_more: true }));
+    demo.server.on("history", () => ({ messages: said(1, 30), ended: [], before: 1, has_more: false }));
+    await demo.open();
+    await by("message").getByText("Message 60").waitFor();
+    expect(demo.sent("history")).toEqual([]);
+    const read = by("message").getByText("Message 36", { exact: true });
+    const place = (): Promise<number> => read.evaluate((element) => element.getBoundingClientRect().top);
+    await demo.page.locator("#scroll").evaluate((element) => (element.scrollTop = 500));
+    const before = await place();
+    await demo.page.locator("#older").waitFor({ state: "hidden" });
+    expect(Math.abs((await place()) - before)).toBeLessThan(2);
+    expect(await by("message").count()).toBe(60);
+    await demo.page.getByRole("button", { name: /Newest/u }).click();
+    await expect.poll(() => demo.page.locator("#jump").isHidden()).toBe(true);
   });
 
   it("tells who types, until they have said it", async () => {
