@@ -126,6 +126,8 @@ async fn a_broadcast_reaches_everybody_on_its_topic_in_the_form_of_that_topic() 
         (json!({ "topic": "session:s" }), 400, "invalid"),
         (json!({ "event": "x" }), 400, "invalid"),
         (json!({ "topic": "elsewhere", "event": "x" }), 404, "not_found"),
+        (json!({ "topic": "admin", "event": "overview" }), 404, "not_found"),
+        (json!({ "topic": "sessions", "event": "session_changed" }), 404, "not_found"),
     ] {
         http.post("/api/broadcast", &body).await.refuses(status, code);
     }
