@@ -1,23 +1,18 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Rejoin, type SessionList, type SessionSummary } from "../src/index.js";
-import { FakeServer } from "./support/server.js";
+import { endClient, startClient } from "./support/client.js";
+import type { FakeServer } from "./support/server.js";
 
 let server: FakeServer;
 let rejoin: Rejoin;
 let list: SessionList;
 
 beforeEach(() => {
-  vi.useFakeTimers();
-  vi.spyOn(Math, "random").mockReturnValue(0.2);
-  server = new FakeServer();
-  rejoin = new Rejoin("ws://server/socket", { transport: server.transport, user: { id: "u1" } });
+  ({ server, rejoin } = startClient({ user: { id: "u1" } }));
   list = rejoin.list();
 });
 
-afterEach(() => {
-  rejoin.disconnect();
-  vi.useRealTimers();
-});
+afterEach(() => endClient(rejoin));
 
 function summary(id: string, minute: number, change: Partial<SessionSummary> = {}): SessionSummary {
   const at = `2026-11-22T10:${String(minute).padStart(2, "0")}:00.000Z`;

@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Rejoin, type Session } from "../src/index.js";
+import type { Rejoin, Session } from "../src/index.js";
 import { live, type LiveState } from "../src/live.js";
+import { endClient, joinFirst, startClient } from "./support/client.js";
 import { snapshot } from "./support/make.js";
-import { FakeServer } from "./support/server.js";
+import type { FakeServer } from "./support/server.js";
 
 interface Point {
   readonly [axis: string]: number;
@@ -15,22 +16,14 @@ let cursor: LiveState<Point>;
 const ben = { id: "u2", name: "Ben" };
 
 beforeEach(async () => {
-  vi.useFakeTimers();
-  server = new FakeServer();
-  rejoin = new Rejoin("ws://server/socket", { transport: server.transport, user: { id: "u1" } });
+  ({ server, rejoin } = startClient({ user: { id: "u1" } }));
   session = rejoin.session("s1");
   cursor = live<Point>(session, "cursor");
-  const joining = session.join();
-  server.connection.open();
-  server.joined(snapshot(0));
-  await joining;
+  await joinFirst(server, session, snapshot(0));
   server.push("presence_state", { u2: { metas: [{ phx_ref: "r2", name: "Ben" }] } });
 });
 
-afterEach(() => {
-  rejoin.disconnect();
-  vi.useRealTimers();
-});
+afterEach(() => endClient(rejoin));
 
 const shown = (): unknown[] => server.connection.of("broadcast").map(({ payload }) => payload["payload"]);
 const hear = (value: unknown, by = ben): void => server.push("broadcast", { event: "cursor", payload: { value }, by });

@@ -1,8 +1,9 @@
 /** What is said: shown at once, in the log once, never lost from sight. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Rejoin, type Session } from "../src/index.js";
+import type { Rejoin, Session } from "../src/index.js";
+import { endClient, joinFirst, startClient } from "./support/client.js";
 import { added, prompt, replay, snapshot } from "./support/make.js";
-import { FakeServer } from "./support/server.js";
+import type { FakeServer } from "./support/server.js";
 
 const sent = { message_id: "m1", turn_id: "t1", seq: 1, duplicate: false };
 
@@ -11,21 +12,12 @@ let rejoin: Rejoin;
 let session: Session;
 
 beforeEach(async () => {
-  vi.useFakeTimers();
-  vi.spyOn(Math, "random").mockReturnValue(0.2);
-  server = new FakeServer();
-  rejoin = new Rejoin("ws://server/socket", { transport: server.transport, user: { id: "u1", name: "Ada" } });
+  ({ server, rejoin } = startClient({ user: { id: "u1", name: "Ada" } }));
   session = rejoin.session("s1");
-  const joining = session.join();
-  server.connection.open();
-  server.joined(snapshot(0));
-  await joining;
+  await joinFirst(server, session, snapshot(0));
 });
 
-afterEach(() => {
-  rejoin.disconnect();
-  vi.useRealTimers();
-});
+afterEach(() => endClient(rejoin));
 
 const outbox = (): string[] => session.snapshot.outbox.map(({ id, status }) => `${id} ${status}`);
 const messages = (): string[] => session.snapshot.messages.map(({ id }) => id);

@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Rejoin, RejoinError, type Session } from "../src/index.js";
+import { type Rejoin, RejoinError, type Session } from "../src/index.js";
 import { MAX_PENDING } from "../src/requests.js";
+import { endClient, joinFirst, startClient } from "./support/client.js";
 import { added, prompt, replay, snapshot } from "./support/make.js";
-import { FakeServer } from "./support/server.js";
+import type { FakeServer } from "./support/server.js";
 
 let server: FakeServer;
 let rejoin: Rejoin;
@@ -11,21 +12,12 @@ let session: Session;
 const sent = { message_id: "m1", turn_id: "t1", seq: 1, duplicate: false };
 
 beforeEach(async () => {
-  vi.useFakeTimers();
-  vi.spyOn(Math, "random").mockReturnValue(0.2);
-  server = new FakeServer();
-  rejoin = new Rejoin("ws://server/socket", { transport: server.transport, token: () => "tok-1" });
+  ({ server, rejoin } = startClient({ token: () => "tok-1" }));
   session = rejoin.session("s1");
-  const joining = session.join();
-  server.connection.open();
-  server.joined(snapshot(0));
-  await joining;
+  await joinFirst(server, session, snapshot(0));
 });
 
-afterEach(() => {
-  rejoin.disconnect();
-  vi.useRealTimers();
-});
+afterEach(() => endClient(rejoin));
 
 function reconnect(): void {
   server.connection.close();

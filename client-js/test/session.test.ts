@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Rejoin, RejoinError, type Session } from "../src/index.js";
+import { type Rejoin, RejoinError, type Session } from "../src/index.js";
+import { endClient, joinFirst, startClient } from "./support/client.js";
 import { EPOCH, added, completed, answer, delta, prompt, replay, snapshot, started, turn } from "./support/make.js";
-import { FakeServer } from "./support/server.js";
+import type { FakeServer } from "./support/server.js";
 
 let server: FakeServer;
 let rejoin: Rejoin;
@@ -11,23 +12,14 @@ const running = turn("t1", "m1");
 const begun = [added(1, prompt("m1", 1)), started(2, running)];
 
 beforeEach(() => {
-  vi.useFakeTimers();
-  vi.spyOn(Math, "random").mockReturnValue(0.2);
-  server = new FakeServer();
-  rejoin = new Rejoin("ws://server/socket", { transport: server.transport, user: { id: "u1", name: "Ada" } });
+  ({ server, rejoin } = startClient({ user: { id: "u1", name: "Ada" } }));
   session = rejoin.session("s1");
 });
 
-afterEach(() => {
-  rejoin.disconnect();
-  vi.useRealTimers();
-});
+afterEach(() => endClient(rejoin));
 
 async function join(reply: object = snapshot(0)): Promise<void> {
-  const joining = session.join();
-  server.connection.open();
-  server.joined(reply);
-  await joining;
+  await joinFirst(server, session, reply);
 }
 
 /** The connection breaks and comes back; the join that phoenix sends then is not answered yet. */

@@ -1,8 +1,9 @@
 /** One turn, read from its start to its end. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Rejoin, type Session, type TurnOutcome, type TurnPiece, type TurnReader } from "../src/index.js";
+import { type Rejoin, type Session, type TurnOutcome, type TurnPiece, type TurnReader } from "../src/index.js";
+import { endClient, joinFirst, startClient } from "./support/client.js";
 import { added, answer, completed, delta, ended, prompt, replay, snapshot, started, turn } from "./support/make.js";
-import { FakeServer } from "./support/server.js";
+import type { FakeServer } from "./support/server.js";
 
 const running = turn("t1", "m1");
 const begun = [added(1, prompt("m1", 1)), started(2, running)];
@@ -12,25 +13,16 @@ let rejoin: Rejoin;
 let session: Session;
 
 beforeEach(async () => {
-  vi.useFakeTimers();
-  vi.spyOn(Math, "random").mockReturnValue(0.2);
-  server = new FakeServer();
-  rejoin = new Rejoin("ws://server/socket", { transport: server.transport, user: { id: "u1" } });
+  ({ server, rejoin } = startClient({ user: { id: "u1" } }));
   session = rejoin.session("s1");
   await join(snapshot(0));
   server.push("events", { prev: 0, events: begun });
 });
 
-afterEach(() => {
-  rejoin.disconnect();
-  vi.useRealTimers();
-});
+afterEach(() => endClient(rejoin));
 
 async function join(reply: object): Promise<void> {
-  const joining = session.join();
-  server.connection.open();
-  server.joined(reply);
-  await joining;
+  await joinFirst(server, session, reply);
 }
 
 /** Reads on its own and notes what it was given. */
