@@ -60,6 +60,9 @@ pub enum Error {
     /// An entry of `allowed-origins` is none.
     #[error("allowed-origins: {0}")]
     Origins(#[from] transport::BadPattern),
+    /// A second signal came while it drained.
+    #[error("asked twice to end, and ended at once: turns that ran are ended by another node, or at the next start")]
+    Hurried,
     /// The system does not let the process hear signals.
     #[error("signals cannot be handled")]
     Signals(#[source] std::io::Error),
@@ -100,10 +103,9 @@ async fn serve(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     }
     shutdown.drain().cancelled().await;
     tokio::select! {
-        () = server.stop() => {}
-        () = shutdown.now().cancelled() => tracing::warn!("asked twice: ending at once"),
+        () = server.stop() => Ok(()),
+        () = shutdown.now().cancelled() => Err(Error::Hurried),
     }
-    Ok(())
 }
 
 /// Brings the schema of the configured store up to date; with `new_history` also begins a new history, after which no
@@ -377,8 +379,8 @@ async fn verifier(auth: &Auth) -> (Verifier, Option<Keeper>) {
 fn router(sessions: Shared, list: List, rooms: Rooms, operators: Operators) -> Router {
     Router::new()
         .route(&format!("{}*", session::TOPIC_PREFIX), move || sessions.channel())
-        .route(session::LIST_TOPIC, move || list.channel())
-        .route(admin::TOPIC, move || operators.channel())
+        .route_closed(session::LIST_TOPIC, move || list.channel())
+        .route_closed(admin::TOPIC, move || operators.channel())
         .route(&format!("{}*", room::TOPIC_PREFIX), move || rooms.channel())
 }
 

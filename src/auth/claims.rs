@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Number;
 
 use super::{Refused, check_name, check_user_id, rights::Rights};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, protocol::complaint};
 
 /// How far the clock of whoever issues tokens may be ahead: a token is valid so many milliseconds before its `nbf`. Its
 /// `exp` is taken as it is, since who is asked to log in again a moment early loses nothing.
@@ -64,7 +64,7 @@ impl Audience {
 
 /// Reads the payload of a token whose signature is right.
 pub(super) fn read(payload: &[u8], rules: &Rules, now: Timestamp) -> Result<Claims, Refused> {
-    let payload: Payload = serde_json::from_slice(payload).map_err(|error| Refused::Claims(plain(&error)))?;
+    let payload: Payload = serde_json::from_slice(payload).map_err(|error| Refused::Claims(complaint(&error)))?;
     let expires = milliseconds(payload.exp.as_ref(), "exp")?;
     if expires.is_some_and(|expires| expires.0 <= now.0) {
         return Err(Refused::Expired);
@@ -92,12 +92,6 @@ fn milliseconds(seconds: Option<&Number>, claim: &str) -> Result<Option<Timestam
     let milliseconds = seconds.as_f64().map(|seconds| seconds * 1_000.0).filter(|ms| (0.0..MAX_MS).contains(ms));
     let milliseconds = milliseconds.ok_or_else(|| Refused::Claims(format!("{claim} is no time; write seconds")))?;
     Ok(Some(Timestamp(milliseconds as i64)))
-}
-
-/// An error of the parser without the place, which means nothing to whoever holds the token.
-fn plain(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

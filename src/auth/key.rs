@@ -11,6 +11,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::protocol::complaint;
+
 /// The most keys of a set.
 const MAX_KEYS: usize = 100;
 /// The longest id of a key, in bytes.
@@ -120,7 +122,8 @@ impl Key {
     }
 
     fn read(text: &str) -> Result<Self, String> {
-        let published: Published = serde_json::from_str(text).map_err(|error| format!("it is no key ({error})"))?;
+        let published: Published =
+            serde_json::from_str(text).map_err(|error| format!("it is no key ({})", complaint(&error)))?;
         published.check_purpose()?;
         let (fitting, checks) = match (published.kty.as_str(), published.crv.as_deref()) {
             ("RSA", _) => (RSA, published.rsa()?),
@@ -208,7 +211,7 @@ impl KeySet {
             keys: Vec<&'a RawValue>,
         }
         let document: Document<'_> = serde_json::from_str(text)
-            .map_err(|error| format!("it is no set of keys ({error}): write {{\"keys\":[…]}}"))?;
+            .map_err(|error| format!("it is no set of keys ({}): write {{\"keys\":[…]}}", complaint(&error)))?;
         if document.keys.len() > MAX_KEYS {
             return Err(format!("it has more than {MAX_KEYS} keys: publish only those in use"));
         }

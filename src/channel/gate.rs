@@ -145,7 +145,16 @@ impl Gate {
         }
     }
 
+    /// Whoever is behind already does not fall behind once more: it only reads on.
     fn pass(&mut self, message: &Arc<Published>, emit: &mut dyn FnMut(&Arc<Published>) -> bool) -> Effect {
+        let is_behind = self.need() != Need::Nothing;
+        match self.take(message, emit) {
+            Effect::Repair if is_behind => Effect::Read,
+            effect => effect,
+        }
+    }
+
+    fn take(&mut self, message: &Arc<Published>, emit: &mut dyn FnMut(&Arc<Published>) -> bool) -> Effect {
         match message.kind {
             Kind::Logged { first, last } => self.log.pass(first, last, || emit(message)),
             Kind::Head { last } => self.log.learn(last),

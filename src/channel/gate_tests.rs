@@ -260,12 +260,15 @@ fn ephemeral_messages_that_do_not_fit_are_counted() {
     let mut bench = Bench::live(0);
     bench.full = true;
     assert_eq!(bench.deliver(&ephemeral("a")), Effect::Repair);
-    bench.deliver(&ephemeral("b"));
+    // Behind is who has not caught up, however much more is missed.
+    assert_eq!(bench.deliver(&ephemeral("b")), Effect::Read);
     bench.full = false;
     bench.deliver(&ephemeral("c"));
     assert_eq!(bench.gate.need(), Need::Missed(2));
     bench.gate.told(2);
     assert_eq!(bench.gate.need(), Need::Nothing);
+    bench.full = true;
+    assert_eq!(bench.deliver(&ephemeral("d")), Effect::Repair);
     assert_eq!(bench.events, ["c"]);
 }
 

@@ -181,6 +181,11 @@ impl Host {
         self.inner.router.serves(topic)
     }
 
+    /// Whether anybody serves `topic`, and others than its channel may speak there and be shown.
+    pub fn is_open(&self, topic: &str) -> bool {
+        self.inner.router.is_open(topic)
+    }
+
     pub(super) fn open(&self, topic: &str) -> Option<Box<dyn Channel>> {
         self.inner.router.open(topic)
     }

@@ -11,7 +11,15 @@ type Factory = Arc<dyn Fn() -> Box<dyn Channel> + Send + Sync>;
 /// Patterns and the channels behind them. Clones share them.
 #[derive(Clone, Default)]
 pub struct Router {
-    routes: Vec<(Pattern, Factory)>,
+    routes: Vec<Route>,
+}
+
+#[derive(Clone)]
+struct Route {
+    pattern: Pattern,
+    factory: Factory,
+    /// Whether others than its channel may speak to its topics.
+    open: bool,
 }
 
 /// What the channels of a route are called that serves every topic.
@@ -31,36 +39,55 @@ impl Router {
 
     /// Adds a route. `pattern` is a topic, or a prefix followed by `*`; `factory` makes the channel for each join.
     #[must_use]
-    pub fn route(mut self, pattern: &str, factory: impl Fn() -> Box<dyn Channel> + Send + Sync + 'static) -> Self {
+    pub fn route(self, pattern: &str, factory: impl Fn() -> Box<dyn Channel> + Send + Sync + 'static) -> Self {
+        self.with(pattern, Arc::new(factory), true)
+    }
+
+    /// As [`Router::route`], for topics on which nobody is shown and only the channel itself speaks: what another said
+    /// there would pass for the server's own word.
+    #[must_use]
+    pub fn route_closed(self, pattern: &str, factory: impl Fn() -> Box<dyn Channel> + Send + Sync + 'static) -> Self {
+        self.with(pattern, Arc::new(factory), false)
+    }
+
+    fn with(mut self, pattern: &str, factory: Factory, open: bool) -> Self {
         let pattern = match pattern.strip_suffix('*') {
             Some(prefix) => Pattern::Prefix(prefix.to_owned()),
             None => Pattern::Exact(pattern.to_owned()),
         };
-        self.routes.push((pattern, Arc::new(factory)));
+        self.routes.push(Route { pattern, factory, open });
         self
     }
 
     /// Whether anybody serves `topic`.
     pub fn serves(&self, topic: &str) -> bool {
-        self.routes.iter().any(|(pattern, _)| pattern.matches(topic))
+        self.find(topic).is_some()
+    }
+
+    /// Whether anybody serves `topic`, and others may speak there and be shown.
+    pub fn is_open(&self, topic: &str) -> bool {
+        self.find(topic).is_some_and(|route| route.open)
     }
 
     /// A new channel for `topic`, if anybody serves it.
     pub fn open(&self, topic: &str) -> Option<Box<dyn Channel>> {
-        let matching = self.routes.iter().find(|(pattern, _)| pattern.matches(topic));
-        matching.map(|(_, factory)| factory())
+        self.find(topic).map(|route| (route.factory)())
+    }
+
+    fn find(&self, topic: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.pattern.matches(topic))
     }
 }
 
 impl Router {
     /// What the channels of each route are called, in the order of the routes: what its pattern begins with.
     pub(super) fn kinds(&self) -> impl Iterator<Item = &str> {
-        self.routes.iter().map(|(pattern, _)| pattern.kind())
+        self.routes.iter().map(|route| route.pattern.kind())
     }
 
     /// Which of the routes serves `topic`.
     pub(super) fn place(&self, topic: &str) -> Option<usize> {
-        self.routes.iter().position(|(pattern, _)| pattern.matches(topic))
+        self.routes.iter().position(|route| route.pattern.matches(topic))
     }
 }
 
@@ -112,6 +139,14 @@ mod tests {
         assert_eq!(served("food:1"), Some("food"));
         assert_eq!(served("foo"), Some("foo"));
         assert_eq!(served("fo"), None);
+    }
+
+    #[test]
+    fn others_speak_where_the_first_pattern_that_matches_lets_them() {
+        let none = || -> Box<dyn Channel> { Box::new(Marked(&[])) };
+        let router = Router::new().route_closed("news", none).route("room:*", none).route_closed("room:a", none);
+        let open = ["news", "room:a", "other"].map(|topic| router.is_open(topic));
+        assert_eq!(open, [false, true, false]);
     }
 
     #[test]

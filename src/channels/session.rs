@@ -71,9 +71,11 @@ struct JoinParams<'a> {
 }
 
 /// The cursor in join parameters. Whatever is no cursor gives a snapshot and its reason, never an error (L9).
-fn cursor(last_seq: Option<&RawValue>, epoch: Option<&RawValue>) -> From {
-    let Some(last_seq) = last_seq.filter(|value| value.get() != "null") else {
-        return From::Start(SnapshotReason::FirstJoin);
+fn cursor<'a>(last_seq: Option<&'a RawValue>, epoch: Option<&'a RawValue>) -> From {
+    let given = |value: Option<&'a RawValue>| value.filter(|value| value.get() != "null");
+    let Some(last_seq) = given(last_seq) else {
+        let reason = if given(epoch).is_some() { SnapshotReason::CursorInvalid } else { SnapshotReason::FirstJoin };
+        return From::Start(reason);
     };
     let seq = serde_json::from_str::<u64>(last_seq.get()).ok();
     let epoch = epoch.and_then(|epoch| serde_json::from_str::<String>(epoch.get()).ok());

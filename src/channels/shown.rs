@@ -118,6 +118,9 @@ impl Shown {
 
 /// A connection's own fields. What counts is their size as they are shown, without the spaces between them.
 fn parse(text: &str) -> Result<Map<String, Value>, Error> {
+    if !text.trim_start().starts_with('{') {
+        return Err(Error::Invalid("presence fields must be a JSON object".to_owned()));
+    }
     let own = Value::Object(fields(text)?);
     if text.len() > MAX_OWN && own.to_string().len() > MAX_OWN {
         return Err(Error::TooLarge(format!("presence fields are larger than {MAX_OWN} bytes; show less")));

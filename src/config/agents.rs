@@ -20,7 +20,8 @@ use crate::agent::{Spec, http, openai};
 const BUILT_IN: [&str; 3] = ["echo", "openai", "http"];
 const ECHO_KEYS: &[&str] = &["type", "echo-delay"];
 const OPENAI_KEYS: &[&str] = &["type", "base-url", "model", "api-key", "system", "max-messages"];
-const HTTP_KEYS: &[&str] = &["type", "url", "secret", "max-messages"];
+/// `base-url` is another name for `url`: the address of an agent of type openai is called so.
+const HTTP_KEYS: &[&str] = &["type", "url", "base-url", "secret", "max-messages"];
 const SECRET_KEYS: [&str; 2] = ["api-key", "secret"];
 const TYPES: &str = "give echo, openai or http";
 
@@ -79,9 +80,14 @@ impl Table<'_> {
             }
             "http" => {
                 self.only(HTTP_KEYS)?;
-                let url = self.required("url", "give a URL such as https://app.example.com/agent")?;
+                let name = if self.values.contains_key("base-url") { "base-url" } else { "url" };
+                if name == "base-url" && self.values.contains_key("url") {
+                    let rule = format!("{} has url and base-url: give one of them", self.key);
+                    return Err(file_error(&self.path, rule));
+                }
+                let url = self.required(name, "give a URL such as https://app.example.com/agent")?;
                 Ok(Spec::Http(http::Options {
-                    url: url.parse(&self.key_of("url"), false, backend_url)?,
+                    url: url.parse(&self.key_of(name), false, backend_url)?,
                     secret: self.parsed("secret", shared_secret)?,
                     max_messages: self.parsed("max-messages", count(1, 100_000))?,
                 }))

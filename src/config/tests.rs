@@ -307,6 +307,12 @@ fn what_is_refused_names_the_key_its_source_and_what_is_accepted() {
         (
             &[],
             &[],
+            "[agents.x]\ntype = \"http\"\nurl = \"http://h/a\"\nbase-url = \"http://h/b\"",
+            "rejoin.toml: agents.x has url and base-url: give one of them",
+        ),
+        (
+            &[],
+            &[],
             "[agents.x]\ntype = \"http\"\nurl = \"app.example.com\"",
             "agents.x.url: \"app.example.com\" (from rejoin.toml) is not accepted: give a URL",
         ),
@@ -414,7 +420,7 @@ fn backends_are_agents_and_one_elsewhere_without_a_secret_deserves_a_word() {
         url = "http://app.example.com/agent"
         [agents.near]
         type = "http"
-        url = "http://127.0.0.1:9000"
+        base-url = "http://127.0.0.1:9000"
     "#;
     let flags = ["--http-agent-url=http://10.0.0.1/agent", "--http-agent-secret=s3cret-flag"];
     let loaded = load(&flags, &[], Some(file)).unwrap();

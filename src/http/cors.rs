@@ -6,7 +6,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -24,7 +24,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// Middleware around every route.
 pub(super) async fn share(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let page = api.guard.page(request.headers());
+    let page = api.guard.page(request.headers(), request.uri());
     let is_preflight =
         *request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match &page {
@@ -53,9 +53,9 @@ fn preflight() -> Response {
 
 impl Guard {
     /// The origin of the page that asks, if it may see answers.
-    fn page(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+    fn page(&self, headers: &HeaderMap, uri: &Uri) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
-        self.check_page(headers).is_ok().then(|| origin.clone())
+        self.check_page(headers, uri).is_ok().then(|| origin.clone())
     }
 }
 
@@ -80,9 +80,9 @@ mod tests {
             let guard = Guard { origins: origins.clone(), loopback };
             let headers = [(header::ORIGIN, origin), (header::HOST, host)];
             let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
-            assert_eq!(guard.page(&headers).is_some(), allowed, "{origins:?} {origin} {host}");
+            assert_eq!(guard.page(&headers, &Uri::from_static("/")).is_some(), allowed, "{origins:?} {origin} {host}");
         }
         let guard = Guard { origins: Origins::Any, loopback: false };
-        assert_eq!(guard.page(&HeaderMap::new()), None, "no page asks");
+        assert_eq!(guard.page(&HeaderMap::new(), &Uri::from_static("/")), None, "no page asks");
     }
 }

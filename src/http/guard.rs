@@ -7,13 +7,13 @@
 
 use axum::{
     extract::{FromRequestParts as _, Request, State},
-    http::{HeaderMap, HeaderValue, Method, header, header::HeaderName},
+    http::{HeaderMap, HeaderValue, Method, Uri, header, header::HeaderName},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
 use super::{Api, error::Problem, who::Who};
-use crate::transport::Origins;
+use crate::transport::{Origins, host_called};
 
 /// The rules for pages.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) 
 }
 
 async fn answer(api: &Api, request: Request, next: Next) -> Response {
-    if let Err(problem) = api.guard.check_page(request.headers()) {
+    if let Err(problem) = api.guard.check_page(request.headers(), request.uri()) {
         return problem.into_response();
     }
     if matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -59,8 +59,8 @@ async fn admit(api: &Api, request: Request) -> Result<Request, Problem> {
 
 impl Guard {
     /// Whether a page of this origin may ask a server of this name.
-    pub(super) fn check_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let host = text(headers, header::HOST);
+    pub(super) fn check_page(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+        let host = host_called(headers, uri);
         if !self.origins.allow(text(headers, header::ORIGIN), host) {
             return Err(Problem::unauthorized("this origin may not ask; add it to allowed-origins"));
         }

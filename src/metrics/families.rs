@@ -61,7 +61,7 @@ impl Inner {
                 .count([], counts.missed),
             Family::counter(
                 "rejoin_slow_consumers_total",
-                "Times that a subscription fell behind: back to the log, or by a broadcast that it missed.",
+                "Times that a subscription fell behind, until it had caught up: back to the log, or by broadcasts that it missed.",
             )
             .count([], counts.slow_consumers),
             Family::counter("rejoin_replay_pages_total", "Pages of a log that were sent to those who were behind.")

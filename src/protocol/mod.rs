@@ -7,6 +7,7 @@
 
 mod broadcast;
 pub mod codes;
+mod complaint;
 mod envelope;
 mod error;
 pub mod event_stream;
@@ -23,6 +24,7 @@ mod vectors;
 mod wire;
 
 pub use broadcast::Broadcast;
+pub use complaint::complaint;
 pub use error::{Error, Fault, Refused};
 pub use frame::{Frame, Ref, Reply, Topic};
 pub use payload::Payload;

@@ -17,7 +17,7 @@ use crate::{
         EndReason, Part, PartKind, TurnStatus,
         machine::{Applied, Asker, Done, NewTurn, Op, WhenBusy},
     },
-    protocol::strict,
+    protocol::{complaint, strict},
 };
 
 /// A cancel is answered at latest this long after its intent was durable.
@@ -115,12 +115,8 @@ pub(crate) fn lenient_fields<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T,
     if !json.trim_start().starts_with('{') {
         return Err(Error::Invalid("the payload must be a JSON object".to_owned()));
     }
-    serde_json::from_str(json).map_err(|error| {
-        let text = error.to_string();
-        // Where in the text means nothing to whoever wrote an object.
-        let text = text.split(" at line ").next().unwrap_or_default();
-        Error::Invalid(format!("the payload is not as expected: {text}"))
-    })
+    serde_json::from_str(json)
+        .map_err(|error| Error::Invalid(format!("the payload is not as expected: {}", complaint(&error))))
 }
 
 /// A field that may be there as `null`, which is not the same as not being there.

@@ -3,20 +3,18 @@
 //! Knows requests and no frames. The order is part of the protocol: the page's origin, then the version, then who it
 //! is. Its invariant: whoever is refused has cost nothing that stays.
 
-use axum::http::{
-    HeaderMap,
-    header::{HOST, HeaderName, ORIGIN},
-};
+use axum::{extract::Request, http::header::ORIGIN};
 
-use super::{Admission, ConnectInfo, Params, Refused, State};
+use super::{Admission, ConnectInfo, Params, Refused, State, origin::host_called};
 use crate::protocol::Serializer;
 
 /// Whether the page that asks may. A browser names the origin of every page that opens a WebSocket, but not of one that
 /// sends a plain request to the host that it came from: where `always`, the host is looked at without one too.
-pub(super) fn check_page(state: &State, headers: &HeaderMap, always: bool) -> Result<(), Refused> {
+pub(super) fn check_page(state: &State, request: &Request, always: bool) -> Result<(), Refused> {
     // A header that is no text counts as one that cannot be understood.
-    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
-    let (origin, host, options) = (text(ORIGIN), text(HOST), state.options());
+    let headers = request.headers();
+    let origin = headers.get(ORIGIN).map(|value| value.to_str().unwrap_or(""));
+    let (host, options) = (host_called(headers, request.uri()), state.options());
     if !options.origins.allow(origin, host) {
         tracing::warn!(origin, "a page may not connect: add its origin to allowed-origins");
         return Err(Refused::default());

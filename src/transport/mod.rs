@@ -41,7 +41,7 @@ pub use files::{max_streams, raise_file_limit};
 pub use identify::identify;
 pub use lobby::{Lobby, StreamCounts};
 pub use mount::{BadMount, mount, routes};
-pub use origin::{BadPattern, Origins};
+pub use origin::{BadPattern, Origins, host_called};
 pub use params::{BadParams, MAX_DEPTH, MAX_PARAMS, Param, Params};
 pub use rates::Rates;
 pub use serve::serve;

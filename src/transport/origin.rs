@@ -3,6 +3,8 @@
 //! Pure. A request without an `Origin` comes from no page and is allowed. The invariant: an origin that cannot be
 //! understood is refused, except where everything is allowed.
 
+use axum::http::{HeaderMap, Uri, header::HOST};
+
 /// The pages that may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
@@ -77,13 +79,24 @@ impl Origins {
 
 /// Whether a `Host` header names this machine itself.
 fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    let Some((name, _)) = split(host) else { return false };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    // Browsers, too, take every name under localhost for this machine without asking anybody.
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// What a request calls this server: its `Host`, or the host of the whole URL that it names, as it does to a proxy.
+/// Nothing where it calls it two things: somebody behind whom it passed may have looked at the other.
+pub fn host_called<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    let mut hosts = headers.get_all(HOST).iter().map(|value| value.to_str().unwrap_or(""));
+    let host = match (hosts.next(), hosts.next()) {
+        (host, None) => host,
+        _ => return None,
     };
-    name.eq_ignore_ascii_case("localhost")
-        || name.to_ascii_lowercase().ends_with(".localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let Some(authority) = uri.authority() else { return host };
+    host.is_none_or(|host| host == authority.as_str()).then(|| authority.as_str())
 }
 
 /// An origin as a browser sends it.
@@ -156,7 +169,17 @@ mod tests {
         for good in ["localhost", "LocalHost:4000", "127.0.0.1:80", "127.9.9.9", "[::1]:4000", "a.localhost:1"] {
             assert!(is_local(good), "{good}");
         }
-        for bad in ["example.com", "evil.com:4000", "localhost.evil.com", "10.0.0.1", "[::2]:1", ""] {
+        for bad in [
+            "example.com",
+            "evil.com:4000",
+            "localhost.evil.com",
+            "10.0.0.1",
+            "[::2]:1",
+            "",
+            "127.0.0.1:80@evil.com",
+            "[::1]x",
+            "localhost:x",
+        ] {
             assert!(!is_local(bad), "{bad}");
         }
     }
@@ -173,6 +196,22 @@ mod tests {
             (&Origins::Any, Some("evil.example"), true),
         ] {
             assert_eq!(origins.may_be_called(host), allowed, "{origins:?} {host:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_called_one_thing_only() {
+        for (hosts, uri, called) in [
+            (&["here.com"][..], "/a", Some("here.com")),
+            (&[], "/a", None),
+            (&["here.com", "evil.com"], "/a", None),
+            (&["here.com", "here.com"], "/a", None),
+            (&["here.com:1"], "http://here.com:1/a", Some("here.com:1")),
+            (&["here.com"], "http://evil.com/a", None),
+            (&[], "http://evil.com/a", Some("evil.com")),
+        ] {
+            let headers = hosts.iter().map(|host| (HOST, host.parse().unwrap())).collect();
+            assert_eq!(host_called(&headers, &uri.parse().unwrap()), called, "{hosts:?} {uri}");
         }
     }
 

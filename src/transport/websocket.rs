@@ -79,7 +79,7 @@ fn admit(state: &State, path: &RawPathParams, request: &Request) -> Result<Admit
     state.connections().check_room().map_err(no_room)?;
     let headers = request.headers();
     let refused = Refused::into_response;
-    admission::check_page(state, headers, false).map_err(refused)?;
+    admission::check_page(state, request, false).map_err(refused)?;
     let Offer { phoenix, token } = offer(state, headers).map_err(refused)?;
     let query = request.uri().query().unwrap_or_default();
     let info = ConnectInfo::new(Transport::WebSocket, request, path, query, token);

@@ -10,7 +10,10 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     agent::Delta,
     model::PartKind,
-    protocol::strict::{self, Unsound},
+    protocol::{
+        complaint,
+        strict::{self, Unsound},
+    },
 };
 
 /// Why a line could not be taken. The texts go on after "The backend sent".
@@ -81,7 +84,7 @@ impl Parts {
         if !json.trim_start().starts_with('{') {
             return Err(Fault::Malformed("it does not begin with {".to_owned()));
         }
-        let line: Line = serde_json::from_str(json).map_err(|error| Fault::Malformed(why(&error)))?;
+        let line: Line = serde_json::from_str(json).map_err(|error| Fault::Malformed(complaint(&error)))?;
         match line.kind.as_str() {
             "done" => Ok(Said::Done { usage: line.usage.and_then(object).map(sound).transpose()? }),
             "error" => Ok(Said::Error(Report {
@@ -167,12 +170,6 @@ fn word(code: Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
-}
-
-/// What serde says, without the place: a line is short enough to look at.
-fn why(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().replace('`', "\"")
 }
 
 #[cfg(test)]

@@ -113,7 +113,9 @@ impl AdminChannel {
     fn cancel(&self, cx: &Context, identity: &Identity, text: &str) -> Result<Next, Error> {
         let CancelFields { session, turn_id } = fields(text)?;
         if identity.access(&topic_of(&session)) < Access::Admin {
-            return Err(Error::Unauthorized("this token does not allow this; use one with the right admin on *"));
+            return Err(Error::Unauthorized(
+                "this token does not give the right admin on this session; use one that does",
+            ));
         }
         let asker = Asker { person: identity.person.clone(), admin: true };
         let sessions = self.shared.sessions.clone();

@@ -64,7 +64,7 @@ enum Step {
 }
 
 fn get(state: &State, path: &RawPathParams, request: &Request) -> Step {
-    if admission::check_page(state, request.headers(), true).is_err() {
+    if admission::check_page(state, request, true).is_err() {
         return Step::Answer(answer::forbidden());
     }
     let token = named(request);
@@ -114,7 +114,7 @@ fn refuse(refused: &Refused) -> Response {
 }
 
 async fn post(state: State, request: Request) -> Response {
-    if admission::check_page(&state, request.headers(), true).is_err() {
+    if admission::check_page(&state, &request, true).is_err() {
         return answer::forbidden();
     }
     let Some(session) = find(&state, named(&request)) else { return answer::gone() };
