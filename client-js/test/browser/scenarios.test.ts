@@ -6,21 +6,31 @@ import { createHmac } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { ANSWER, WORDS, count } from "../support/recorder.js";
 import { chromiumPath, launchKeepingPages } from "./chromium.js";
 import { Door } from "./door.js";
 import { RejoinServer, rejoinBin } from "./rejoin.js";
+import { WatchedPages } from "./watched-pages.js";
 
 const LIMIT_MS = 30_000;
+/** Far more than the longest pause between two tries. */
+const LONG_MS = 600_000;
 const SECRET = "a-secret-of-at-least-thirty-two-bytes";
+
+interface Opening {
+  /** Gives the page its tokens. */
+  readonly mint?: () => string;
+  /** What is done to the page before it is loaded; whether it is joined then is for the test to say. */
+  readonly before?: (page: Page) => unknown;
+  /** Where the page comes from: through the door unless given. */
+  readonly origin?: string;
+}
 
 describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens to a page", () => {
   let browser: Browser;
-  let script: string;
+  let watched: WatchedPages;
   let folder: string;
   let server: RejoinServer;
   let door: Door;
@@ -28,9 +38,7 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
 
   beforeAll(async () => {
     browser = await launchKeepingPages();
-    const entry = fileURLToPath(new URL("watched.ts", import.meta.url));
-    const bundle = await build({ entryPoints: [entry], bundle: true, format: "esm", target: "es2022", write: false });
-    script = bundle.outputFiles[0]?.text ?? "";
+    watched = await WatchedPages.build();
   });
   afterAll(() => browser.close());
 
@@ -53,19 +61,16 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
     server = await RejoinServer.start(join(folder, "x.db"), server.port);
   }
 
-  /** A window of its own, as another person would have it; everything goes through the door. */
-  async function open(name: string, mint?: () => string, before?: (page: Page) => void): Promise<Page> {
+  /** A window of its own, as another person would have it. */
+  async function open(name: string, { mint, before, origin = door.url }: Opening = {}): Promise<Page> {
     const context = await browser.newContext();
     contexts.push(context);
     if (mint) await context.exposeFunction("mint", mint);
-    await context.route("**/watched.html*", (route) =>
-      route.fulfill({ contentType: "text/html", body: '<!doctype html><script type="module" src="watched.js"></script>' }),
-    );
-    await context.route("**/watched.js", (route) => route.fulfill({ contentType: "text/javascript", body: script }));
+    await watched.serve(context);
     const page = await context.newPage();
     page.setDefaultTimeout(LIMIT_MS);
-    before?.(page);
-    await page.goto(`${door.url}/watched.html?name=${name}`);
+    await before?.(page);
+    await page.goto(`${origin}/watched.html?name=${name}`);
     if (!before) await joined(page);
     return page;
   }
@@ -168,15 +173,20 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
   it.each(["alive", "cut meanwhile"])("the page is frozen and wakes up, its connection %s", async (connection) => {
     await start();
     const page = await open("Ada");
+    const outside = await open("Ben", { origin: server.url });
     const devtools = await page.context().newCDPSession(page);
     await say(page, WORDS);
     await midway(page);
     await devtools.send("Page.setWebLifecycleState", { state: "frozen" });
     if (connection !== "alive") door.cut();
-    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    // Somebody whom the freeze and the cut do not touch has been shown 20 words more.
+    const words = (): number => window.watched.text().split(" ").length;
+    const before = await outside.evaluate(words);
+    await expect.poll(() => outside.evaluate(words), { timeout: LIMIT_MS }).toBeGreaterThanOrEqual(before + 20);
+    expect(await outside.evaluate(() => window.watched.session.snapshot.running.length)).toBe(1);
     await devtools.send("Page.setWebLifecycleState", { state: "active" });
     await over(page);
-    await judge(`a frozen page, its connection ${connection}`, page);
+    await judge(`a frozen page, its connection ${connection}`, page, outside);
   });
 
   it.each(["404", "swallow"] as const)("the network keeps WebSockets out (%s)", async (treatment) => {
@@ -214,13 +224,21 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
   it("a token that the server does not take is not shown again and again, and a better one is taken", async () => {
     await start("--auth", "jwt", "--jwt-secret", SECRET);
     let token = jwt(60).replace(/.$/u, (last) => (last === "A" ? "B" : "A")).slice(0, -4);
-    let asked = 0;
-    const page = await open("Ada", () => token, (made) => made.on("websocket", () => (asked += 1)));
+    let [minted, asked] = [0, 0];
+    const mint = (): string => {
+      minted += 1;
+      return token;
+    };
+    const before = async (made: Page): Promise<void> => {
+      await made.clock.install();
+      made.on("websocket", () => (asked += 1));
+    };
+    const page = await open("Ada", { mint, before });
     await until(page, () => "watched" in window && window.watched.rejoin.connection.status === "refused");
-    const after = asked;
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
-    expect(asked).toBe(after);
-    expect(after).toBeLessThanOrEqual(4);
+    const after = { minted, asked };
+    await page.clock.runFor(LONG_MS);
+    expect({ minted, asked }).toEqual(after);
+    expect(asked).toBeLessThanOrEqual(4);
     token = jwt(60);
     await page.evaluate(() => window.watched.rejoin.retryNow());
     await joined(page);
@@ -229,9 +247,11 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
   it("its token runs out, again and again, on one connection", async () => {
     await start("--auth", "jwt", "--jwt-secret", SECRET, "--echo-delay", "150ms");
     const minted: number[] = [];
-    const page = await open("Ada", () => {
-      minted.push(Date.now());
-      return jwt(4);
+    const page = await open("Ada", {
+      mint: () => {
+        minted.push(Date.now());
+        return jwt(4);
+      },
     });
     await say(page, WORDS);
     await over(page);
@@ -244,7 +264,7 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("whatever happens 
     await start("--auth", "jwt", "--jwt-secret", SECRET, "--echo-delay", "100ms");
     let token = jwt(3);
     let asked = 0;
-    const page = await open("Ada", () => token);
+    const page = await open("Ada", { mint: () => token });
     page.on("websocket", () => (asked += 1));
     await say(page, WORDS);
     await midway(page);
