@@ -8,7 +8,7 @@
  */
 import type { Push, Socket } from "phoenix";
 import type { RejoinError } from "./errors.js";
-import { addHistory, applyEvents, fromJoin, type SessionState } from "./fold.js";
+import { addHistory, applyEvents, fromJoin, stopTurns, type SessionState } from "./fold.js";
 import { Topic } from "./topic.js";
 import type { BroadcastMessage, EventsPush, HistoryReply, JoinReply, Json, PresenceEntry, SessionEvent } from "./types.js";
 
@@ -113,6 +113,11 @@ export class SessionChannel {
   forget(): void {
     this.#state = null;
     this.#generation += 1;
+  }
+
+  /** Nothing goes on any more, and nobody will tell how it ended: what was being said is all there is. */
+  stopTurns(): void {
+    if (this.#state) this.#state = stopTurns(this.#state);
   }
 
   open(): void {

@@ -68,6 +68,12 @@ export function fromJoin(state: SessionState | null, reply: JoinReply): SessionS
   return replay.to < session.last_seq ? next : { ...next, session, turns };
 }
 
+/** The state where nothing goes on any more: an answer that was being written is all that was said of it. */
+export function stopTurns(state: SessionState): SessionState {
+  const stop = (message: Message): Message => (message.status === "streaming" ? { ...message, status: "partial" } : message);
+  return { ...state, turns: [], messages: state.messages.map(stop) };
+}
+
 /** Adds older messages. What is held already stays as it is. */
 export function addHistory(state: SessionState, reply: HistoryReply): SessionState {
   const held = new Set(state.messages.map((message) => message.id));

@@ -3,11 +3,11 @@
  *
  * A failing storage is never an error to anybody: what cannot be read is not there, what cannot be written is not kept.
  * Invariants: writes to one storage take effect in their order; a state is written at most once a second, and at once
- * when the page may go away.
+ * when the page may go away; a storage that does not answer is waited for a few seconds, once.
  */
 import type { SessionState } from "./fold.js";
-import type { Kept, SessionKeeper, StoredEntry } from "./kept.js";
-import { KEPT_CHARS, decodeEntry, decodeState, encodeEntry, encodeState } from "./record.js";
+import type { Found, Kept, SessionKeeper, StoredEntry } from "./kept.js";
+import { KEPT_CHARS, decodeEntry, decodeState, discardedAt, encodeDiscarded, encodeEntry, encodeState, found } from "./record.js";
 import type { StorageArea } from "./storage.js";
 
 const NOTHING: Kept = { state: null, entries: [] };
@@ -15,6 +15,10 @@ const WRITE_EVERY_MS = 1_000;
 /** How many sessions of a person are kept; the ones not seen for longest go first. */
 const MAX_RECORDS = 50;
 const SMALL_CHARS = 50_000;
+/** A storage that has not answered by then is done without. */
+const ANSWER_WITHIN_MS = 3_000;
+/** So long it is remembered that a message was taken back: no other window still wants to send it then. */
+const DISCARDED_FOR_MS = 24 * 3_600_000;
 
 /** Everything of this project begins so. */
 const ROOT = "rejoin:";
@@ -38,6 +42,8 @@ export class Keeper implements SessionKeeper {
   #latest: SessionState | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #tail: Promise<void> | null = null;
+  /** The storage has kept somebody waiting for too long. */
+  #isDead = false;
   #hasPruned = false;
 
   constructor(area: StorageArea, prefix: string, sessionId: string) {
@@ -53,23 +59,34 @@ export class Keeper implements SessionKeeper {
   load(): Kept | Promise<Kept> {
     try {
       const [text, keys] = [this.#area.read(this.#key), this.#area.keys(this.#entryPrefix)];
-      if (text instanceof Promise || keys instanceof Promise) return this.#loadLater(text, keys);
-      return this.#found(text, keys.map((key) => this.#area.read(key) as string | null));
+      if (text instanceof Promise || keys instanceof Promise) return this.#soon(this.#loadLater(text, keys), NOTHING);
+      return this.#found(text, keys, keys.map((key) => this.#area.read(key) as string | null));
     } catch {
       return NOTHING;
     }
   }
 
-  /** Keeps this state, soon. */
+  /** Keeps this state: at once if none was kept lately, else soon. A page may not live long. */
   keep(state: SessionState): void {
     this.#latest = state;
-    this.#timer ??= setTimeout(() => this.flush(), WRITE_EVERY_MS);
+    if (this.#timer === undefined) this.#writeAndRest();
   }
 
   /** Writes now what is to be kept. */
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#writeLatest();
+  }
+
+  #writeAndRest(): void {
+    this.#timer = undefined;
+    if (!this.#latest) return;
+    this.#timer = setTimeout(() => this.#writeAndRest(), WRITE_EVERY_MS);
+    this.#writeLatest();
+  }
+
+  #writeLatest(): void {
     const state = this.#latest;
     this.#latest = null;
     if (state) this.#run(() => this.#write(state));
@@ -87,33 +104,56 @@ export class Keeper implements SessionKeeper {
     this.#run(() => this.#area.write(this.#entryPrefix + entry.id, encodeEntry(entry)));
   }
 
-  remove(id: string): void {
-    this.#run(() => this.#area.remove(this.#entryPrefix + id));
+  remove(id: string, isDiscarded: boolean): void {
+    const key = this.#entryPrefix + id;
+    this.#run(() => (isDiscarded ? this.#area.write(key, encodeDiscarded()) : this.#area.remove(key)));
   }
 
   /** Where the storage does not answer, the entry counts as there: sending it once more does no harm. */
-  async has(id: string): Promise<boolean> {
+  look(id: string): Found | Promise<Found> {
+    if (this.#isDead) return "kept";
+    const read = (): string | null | Promise<string | null> => this.#area.read(this.#entryPrefix + id);
     try {
-      await this.#tail;
-      return (await this.#area.read(this.#entryPrefix + id)) !== null;
+      const text = this.#tail ? this.#tail.then(read) : read();
+      return text instanceof Promise ? this.#soon(text.then(found), "kept").catch(() => "kept") : found(text);
     } catch {
-      return true;
+      return "kept";
     }
+  }
+
+  async #soon<T>(answer: Promise<T>, otherwise: T): Promise<T> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const limit = new Promise<T>((resolve) => {
+      const giveUp = (): void => {
+        this.#isDead = true;
+        resolve(otherwise);
+      };
+      timer = setTimeout(giveUp, ANSWER_WITHIN_MS);
+    });
+    return Promise.race([answer, limit]).finally(() => clearTimeout(timer));
   }
 
   async #loadLater(reading: string | null | Promise<string | null>, listing: readonly string[] | Promise<readonly string[]>): Promise<Kept> {
     try {
       const [text, keys] = await Promise.all([reading, listing]);
-      return this.#found(text, await Promise.all(keys.map(async (key) => this.#area.read(key))));
+      return this.#found(text, keys, await Promise.all(keys.map(async (key) => this.#area.read(key))));
     } catch {
       return NOTHING;
     }
   }
 
-  #found(text: string | null, texts: readonly (string | null)[]): Kept {
+  #found(text: string | null, keys: readonly string[], texts: readonly (string | null)[]): Kept {
     const state = text === null ? null : decodeState(text, this.#sessionId);
     if (text !== null && !state) this.forget();
-    return { state, entries: texts.flatMap((entry) => (entry === null ? [] : (decodeEntry(entry) ?? []))) };
+    const entries: StoredEntry[] = [];
+    texts.forEach((entry, index) => {
+      const [key, decoded] = [keys[index], entry === null ? null : decodeEntry(entry)];
+      if (decoded) entries.push(decoded);
+      else if (key !== undefined && (discardedAt(entry ?? "") ?? Infinity) < Date.now() - DISCARDED_FOR_MS) {
+        this.#run(() => this.#area.remove(key));
+      }
+    });
+    return { state, entries };
   }
 
   /** One after another; at once where the storage does everything at once. */

@@ -26,10 +26,14 @@ export interface SessionKeeper {
   forget(): void;
   /** Keeps an unsent message, at once. */
   save(entry: StoredEntry): void;
-  remove(id: string): void;
-  /** Whether another window has not sent it or taken it back meanwhile. */
-  has(id: string): boolean | Promise<boolean>;
+  /** Removes one: it is in the log; or, if `isDiscarded`, it was taken back, which other windows must come to know. */
+  remove(id: string, isDiscarded: boolean): void;
+  /** What has become of one meanwhile: another window may have sent it, or taken it back. */
+  look(id: string): Found | Promise<Found>;
 }
+
+/** What has become of an unsent message: it is `kept`, it was `discarded` by somebody, or nothing is known of it. */
+export type Found = "kept" | "discarded" | "gone";
 
 /** What was found of a session. */
 export interface Kept {
@@ -41,6 +45,8 @@ export interface Kept {
 export interface StoredEntry {
   readonly id: string;
   readonly at: string;
+  /** Its place among the others of its session. */
+  readonly order: number;
   readonly payload: SendPayload;
   readonly error: { readonly reason: string; readonly message: string } | null;
 }

@@ -100,7 +100,7 @@ export class SessionList implements Readable<ListSnapshot> {
 
   /** Joins, and stays. Resolves at the first success, rejects if the server refuses for good. */
   join(): Promise<void> {
-    return this.#membership.join();
+    return this.#membership.stay();
   }
 
   /** Joins for as long as somebody holds: call the function returned when it is not needed any more. */

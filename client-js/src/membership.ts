@@ -44,6 +44,8 @@ export class Membership {
   #joining: Deferred | null = null;
   #isShutOut = false;
   #holders = 0;
+  /** It was joined for good, and not only for as long as somebody holds it. */
+  #stays = false;
   #releaseTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(connection: Connection, port: MembershipPort) {
@@ -53,6 +55,12 @@ export class Membership {
 
   get isWanted(): boolean {
     return this.#joining !== null;
+  }
+
+  /** Joins, whoever lets go of it. */
+  stay(): Promise<void> {
+    this.#stays = true;
+    return this.join();
   }
 
   join(): Promise<void> {
@@ -82,7 +90,7 @@ export class Membership {
       if (!isHeld) return;
       isHeld = false;
       this.#holders -= 1;
-      if (this.#holders === 0) this.#releaseAt(performance.now() + LINGER_MS);
+      if (this.#holders === 0 && !this.#stays) this.#releaseAt(performance.now() + LINGER_MS);
     };
   }
 
@@ -95,6 +103,7 @@ export class Membership {
   end(error: RejoinError): boolean {
     const joining = this.#joining;
     this.#joining = null;
+    this.#stays = false;
     joining?.reject(error);
     return joining !== null;
   }

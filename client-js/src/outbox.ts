@@ -4,11 +4,11 @@
  * An entry is there from the moment it is said. It leaves when its message is in the log or when the person takes it
  * back, and never otherwise: what is refused stays, marked with the reason. Everything is sent under an id of its own
  * as often as needed, so that nothing can be said twice. Knows no channel. Invariant: an entry is written to storage
- * before it is sent.
+ * before it is sent; messages are sent in the order in which they were said, whatever the clock did meanwhile.
  */
 import { fullJitter } from "./backoff.js";
 import { RejoinError, asError } from "./errors.js";
-import type { SendPayload, SessionKeeper, StoredEntry } from "./kept.js";
+import type { Found, SendPayload, SessionKeeper, StoredEntry } from "./kept.js";
 import type { Requests } from "./requests.js";
 import type { SendOptions } from "./shapes.js";
 import type { Message, Part, Person, SendReply } from "./types.js";
@@ -16,7 +16,7 @@ import type { Message, Part, Person, SendReply } from "./types.js";
 /**
  * - `waiting`: goes out as soon as there is a connection.
  * - `sending`: on its way.
- * - `failed`: refused, see `error`; `retry` and `discard` lead out.
+ * - `failed`: refused, see `error`; `resend` and `discard` lead out.
  */
 export type PendingStatus = "waiting" | "sending" | "failed";
 
@@ -35,6 +35,8 @@ export interface PendingMessage {
 interface Entry {
   readonly payload: SendPayload;
   readonly at: string;
+  /** Its place among the others. */
+  order: number;
   view: PendingMessage;
   reply: SendReply | null;
   /** It came out of storage, where another window may have dealt with it. */
@@ -49,7 +51,7 @@ interface Entry {
 }
 
 /** How entries are kept across a refresh. */
-export type OutboxStore = Pick<SessionKeeper, "save" | "remove" | "has">;
+export type OutboxStore = Pick<SessionKeeper, "save" | "remove" | "look">;
 
 const RETRY_CAP_MS = 15_000;
 
@@ -59,6 +61,9 @@ export class Outbox {
   readonly #author: () => Person | null;
   readonly #onChange: () => void;
   readonly #entries = new Map<string, Entry>();
+  #lastOrder = 0;
+  /** The last look at storage, where that takes time: whoever is to be sent next waits for it. */
+  #looking: Promise<Found> | null = null;
   #views: readonly PendingMessage[] = [];
 
   constructor(requests: Requests, store: OutboxStore, author: () => Person | null, onChange: () => void) {
@@ -81,7 +86,7 @@ export class Outbox {
   /** Says something; resolves when it is durable. */
   add(payload: SendPayload): Promise<SendReply> {
     const known = this.#entries.get(payload.id);
-    const entry = known ?? this.#make(payload, new Date().toISOString(), null, false);
+    const entry = known ?? this.#make(payload, new Date().toISOString(), (this.#lastOrder += 1), null, false);
     const sent = new Promise<SendReply>((resolve, reject) => entry.waiters.push({ resolve, reject }));
     // What became of it is shown by the entry itself; nobody has to wait for it.
     sent.catch(() => undefined);
@@ -95,26 +100,25 @@ export class Outbox {
     return sent;
   }
 
-  /** What was stored, put before what has been said since; that can only be stored now. */
+  /** What was stored, put before what has been said since; that can only be stored now. Before the first `resume`. */
   restore(stored: readonly StoredEntry[]): void {
-    for (const entry of this.#entries.values()) if (!entry.reply) this.#save(entry);
-    const older = stored.filter(({ id }) => !this.#entries.has(id)).sort((a, b) => (a.at < b.at ? -1 : 1));
-    const newer = [...this.#entries];
+    const newer = [...this.#entries.values()];
+    const older = stored.filter(({ id }) => !this.#entries.has(id)).sort((a, b) => a.order - b.order || (a.at < b.at ? -1 : 1));
     this.#entries.clear();
-    for (const { payload, at, error } of older) {
+    for (const { payload, at, order, error } of older) {
       const failed = error && new RejoinError(error.reason, error.message, payload.id);
-      this.#entries.set(payload.id, this.#make(payload, at, failed, true));
+      this.#entries.set(payload.id, this.#make(payload, at, order, failed, true));
+      this.#lastOrder = Math.max(this.#lastOrder, order);
     }
-    for (const [id, entry] of newer) this.#entries.set(id, entry);
-    if (older.length === 0) return;
-    this.#changed();
-    for (const { id } of older) {
-      const entry = this.#entries.get(id);
-      if (entry && entry.view.status !== "failed") void this.#send(entry);
+    for (const entry of newer) {
+      entry.order = this.#lastOrder += 1;
+      this.#entries.set(entry.payload.id, entry);
+      this.#save(entry);
     }
+    if (older.length > 0) this.#changed();
   }
 
-  /** Sends what waits, after a time in which nothing was to be sent. */
+  /** There is a connection: sends what waits for one. */
   resume(): void {
     for (const entry of [...this.#entries.values()]) if (entry.view.status === "waiting") void this.#send(entry);
   }
@@ -133,7 +137,7 @@ export class Outbox {
   discard(id: string): boolean {
     const entry = this.#entries.get(id);
     if (!entry || entry.reply || (entry.view.status !== "failed" && entry.tries > 0)) return false;
-    this.#remove(entry);
+    this.#remove(entry, true);
     this.#settle(entry, ({ reject }) => reject(new RejoinError("discarded", undefined, id)));
     return true;
   }
@@ -145,7 +149,7 @@ export class Outbox {
     for (const entry of [...this.#entries.values()]) {
       const { reply, payload, restored, view } = entry;
       const isThere = ids.has(payload.id);
-      if (reply ? isThere || reply.seq <= lastSeq : isThere && (restored || view.status === "failed")) this.#drop(entry);
+      if (reply ? isThere || reply.seq <= lastSeq : isThere && (restored || view.status === "failed")) this.#drop(entry, false);
       else entry.arrived ||= isThere;
     }
     this.#list();
@@ -158,12 +162,21 @@ export class Outbox {
     }
   }
 
+  /** Only with a connection: until then another window may send it, or take it back. */
   async #send(entry: Entry): Promise<void> {
-    if (entry.asked || entry.reply) return;
+    if (entry.asked || entry.reply || !this.#requests.isOpen) return;
     entry.asked = true;
     clearTimeout(entry.timer);
-    if (entry.restored && !(await this.#store.has(entry.payload.id))) {
+    const { id } = entry.payload;
+    let found = this.#looking ? this.#looking.then(() => this.#store.look(id)) : this.#store.look(id);
+    if (found instanceof Promise) {
+      const looking = (this.#looking = found);
+      found = await looking;
+      if (this.#looking === looking) this.#looking = null;
+    }
+    if (found === "discarded" || (found === "gone" && entry.restored)) {
       this.#remove(entry);
+      this.#settle(entry, ({ reject }) => reject(new RejoinError("discarded", undefined, id)));
       return;
     }
     const onSending = (isSending: boolean): void => {
@@ -182,7 +195,7 @@ export class Outbox {
   #sent(entry: Entry, reply: SendReply): void {
     entry.asked = false;
     entry.reply = reply;
-    this.#store.remove(entry.payload.id);
+    this.#store.remove(entry.payload.id, false);
     this.#settle(entry, ({ resolve }) => resolve(reply));
     this.#onChange();
   }
@@ -210,7 +223,7 @@ export class Outbox {
     this.#settle(entry, ({ reject }) => reject(named));
   }
 
-  #make(payload: SendPayload, at: string, error: RejoinError | null, restored: boolean): Entry {
+  #make(payload: SendPayload, at: string, order: number, error: RejoinError | null, restored: boolean): Entry {
     const view: PendingMessage = {
       id: payload.id,
       role: "user",
@@ -221,27 +234,28 @@ export class Outbox {
       status: error ? "failed" : "waiting",
       error,
     };
-    return { payload, at, view, reply: null, restored, arrived: false, asked: false, tries: 0, timer: undefined, waiters: [] };
+    return { payload, at, order, view, reply: null, restored, arrived: false, asked: false, tries: 0, timer: undefined, waiters: [] };
   }
 
   #settle(entry: Entry, settle: (waiter: Entry["waiters"][number]) => void): void {
     entry.waiters.splice(0).forEach(settle);
   }
 
-  #save({ payload, at, view }: Entry): void {
+  #save({ payload, at, order, view, reply }: Entry): void {
+    if (reply) return;
     const error = view.status === "failed" && view.error;
-    this.#store.save({ id: payload.id, at, payload, error: error ? { reason: error.reason, message: error.message } : null });
+    this.#store.save({ id: payload.id, at, order, payload, error: error ? { reason: error.reason, message: error.message } : null });
   }
 
-  #remove(entry: Entry): void {
-    this.#drop(entry);
+  #remove(entry: Entry, isDiscarded = false): void {
+    this.#drop(entry, isDiscarded);
     this.#changed();
   }
 
-  #drop(entry: Entry): void {
+  #drop(entry: Entry, isDiscarded: boolean): void {
     clearTimeout(entry.timer);
     this.#entries.delete(entry.payload.id);
-    this.#store.remove(entry.payload.id);
+    this.#store.remove(entry.payload.id, isDiscarded);
   }
 
   #show(entry: Entry, change: Partial<PendingMessage>): void {

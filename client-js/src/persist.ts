@@ -3,7 +3,7 @@ import { Keeper, forgetAll, namespace } from "./keeper.js";
 import type { Persistence, SessionKeeper } from "./kept.js";
 import { storageArea, type StorageArea, type StorageName } from "./storage.js";
 
-export type { Kept, Persistence, SendPayload, SessionKeeper, StoredEntry } from "./kept.js";
+export type { Found, Kept, Persistence, SendPayload, SessionKeeper, StoredEntry } from "./kept.js";
 export type { StorageArea, StorageName } from "./storage.js";
 
 const NOTHING = { state: null, entries: [] };
@@ -14,7 +14,7 @@ const NO_KEEPER: SessionKeeper = {
   forget: () => undefined,
   save: () => undefined,
   remove: () => undefined,
-  has: () => true,
+  look: () => "kept",
 };
 
 /**

@@ -5,7 +5,7 @@
  * person is as good as nothing.
  */
 import type { SessionState } from "./fold.js";
-import type { StoredEntry } from "./kept.js";
+import type { Found, StoredEntry } from "./kept.js";
 import type { Message, Turn } from "./types.js";
 
 /** Raised when the shape changes; records of other versions are not read. */
@@ -66,13 +66,30 @@ export function encodeEntry(entry: StoredEntry): string {
 export function decodeEntry(text: string): StoredEntry | null {
   const record = parse(text) as (Partial<StoredEntry> & { v?: unknown }) | null;
   if (record?.v !== RECORD_VERSION) return null;
-  const { id, at, payload, error = null } = record;
-  if (typeof id !== "string" || typeof at !== "string" || payload?.id !== id) return null;
+  const { id, at, order, payload, error = null } = record;
+  if (typeof id !== "string" || typeof at !== "string" || !isSeq(order) || payload?.id !== id) return null;
   const hasContent = typeof payload.text === "string" || isListOf(payload.parts, isObject);
-  return hasContent ? { id, at, payload, error } : null;
+  return hasContent ? { id, at, order, payload, error } : null;
 }
 
-function parse(text: string): unknown {
+/** What stands where an unsent message stood that was taken back: other windows may hold it still. */
+export function encodeDiscarded(): string {
+  return JSON.stringify({ v: RECORD_VERSION, discardedAt: Date.now() });
+}
+
+/** What a record tells of its unsent message; null where there is none. */
+export function found(text: string | null): Found {
+  if (text === null) return "gone";
+  return discardedAt(text) === null ? "kept" : "discarded";
+}
+
+/** When an unsent message was taken back; null where it was not. */
+export function discardedAt(text: string): number | null {
+  const at = parse(text)?.["discardedAt"];
+  return isSeq(at) ? at : null;
+}
+
+function parse(text: string): Record<string, unknown> | null {
   try {
     const value: unknown = JSON.parse(text);
     return isObject(value) ? value : null;

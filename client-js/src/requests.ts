@@ -66,6 +66,11 @@ export class Requests {
     return this.#pending.size;
   }
 
+  /** Whether there is a channel. */
+  get isOpen(): boolean {
+    return this.#sender !== null;
+  }
+
   /** Asks, now or once there is a channel; rejects with a `RejoinError`. */
   request(event: string, payload: object, options: RequestOptions): Promise<unknown> {
     if (this.#pending.size >= MAX_PENDING) {

@@ -55,6 +55,8 @@ export class Session implements Readable<SessionSnapshot> {
   /** What is held was confirmed by the server, not only found in storage. */
   #isConfirmed = false;
   #history: Promise<boolean> | null = null;
+  /** Why the last membership ended. */
+  #ended = new RejoinError("left");
 
   /** @internal Made by `Rejoin.session`. */
   constructor(host: Host, id: string, options: SessionOptions) {
@@ -101,7 +103,7 @@ export class Session implements Readable<SessionSnapshot> {
    * success, rejects if the server refuses for good. Calling it again while it lasts gives the same promise.
    */
   join(): Promise<void> {
-    return this.#membership.join();
+    return this.#membership.stay();
   }
 
   /** Leaves. What is held stays, so that a later join brings only what was missed. Turns go on without you. */
@@ -120,10 +122,12 @@ export class Session implements Readable<SessionSnapshot> {
   /**
    * Says something: at once in the outbox, and in the log as soon as there is a connection, under one id however often
    * it has to be sent. Resolves when it is durable, rejects when the server refuses it; it then stays in the outbox.
+   * Joins the session for that if it is not joined, and connects, also after `leave` or `disconnect`.
    */
   send(content: string | readonly Part[], options: SendOptions = {}): Promise<SendReply> {
+    if (content.length === 0) return Promise.reject(new RejoinError("invalid", "A message says something."));
     const isGone = this.#store.snapshot.status === "deleted";
-    if (!isGone) void this.join();
+    if (!isGone) void this.#membership.join();
     const sent = this.#outbox.add(sendPayload(options.id ?? randomId(), content, options));
     if (isGone) this.#outbox.fail(new RejoinError("not_found", "The session was deleted. Join it to make a new one."));
     return sent;
@@ -131,7 +135,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** Sends again what was refused, under the same id. */
   resend(messageId: string): void {
-    void this.join();
+    void this.#membership.join();
     this.#outbox.retry(messageId);
   }
 
@@ -214,10 +218,14 @@ export class Session implements Readable<SessionSnapshot> {
   }
 
   #ask(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<unknown> {
-    if (!this.#membership.isWanted) {
-      return Promise.reject(new RejoinError("left"));
-    }
+    const over = this.#over;
+    if (over) return Promise.reject(over);
     return this.#requests.request(event, payload, { repeat });
+  }
+
+  /** Why nothing can be asked and nothing will come; null while something may. */
+  get #over(): RejoinError | null {
+    return this.#membership.isWanted ? null : this.#ended;
   }
 
   #makeChannel({ create, presence }: SessionOptions): SessionChannel {
@@ -279,11 +287,14 @@ export class Session implements Readable<SessionSnapshot> {
   #onDeleted(): void {
     const error = new RejoinError("not_found", "The session was deleted.");
     this.#vault.keeper?.forget();
+    this.#channel.stopTurns();
     this.#end("deleted", error);
+    this.#show();
   }
 
   #end(status: "idle" | "refused" | "deleted", error: RejoinError): void {
     if (!this.#membership.end(error)) return;
+    this.#ended = error;
     this.#vault.keeper?.flush();
     this.#channel.close();
     if (status === "refused") this.#onShutOut(error);
@@ -326,11 +337,7 @@ export class Session implements Readable<SessionSnapshot> {
     return {
       state: () => channel.state,
       isCaughtUp: () => channel.isCaughtUp,
-      end: () => {
-        if (this.#membership.isWanted) return null;
-        const { error, status } = this.snapshot;
-        return error ?? new RejoinError(status === "deleted" ? "not_found" : "left");
-      },
+      end: () => this.#over,
       subscribe: this.subscribe,
     };
   }

@@ -38,7 +38,7 @@ export interface TurnSource {
 }
 
 /** The answer to a send may come before the event that brings its turn; for so long a turn may be unknown. */
-const UNKNOWN_LIMIT_MS = 10_000;
+const UNKNOWN_LIMIT_MS = 5_000;
 
 export class TurnReader implements AsyncIterable<string> {
   readonly id: string;

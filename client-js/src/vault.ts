@@ -4,7 +4,7 @@
  * Whose records they are may have to wait for the first token, and the storage may take its time; until then nothing is
  * kept, and `ready` says when that is over. What was found is told once.
  */
-import type { Kept, SessionKeeper, StoredEntry } from "./kept.js";
+import type { Found, Kept, SessionKeeper, StoredEntry } from "./kept.js";
 
 type MaybeLater<T> = T | Promise<T>;
 
@@ -24,7 +24,7 @@ export class Vault {
     const loading = keeper instanceof Promise ? keeper.then(load) : load(keeper);
     if (!(loading instanceof Promise)) return;
     this.#ready = loading
-      .catch(() => undefined)
+      .catch(() => found({ state: null, entries: [] }))
       .finally(() => {
         this.#ready = null;
       });
@@ -39,11 +39,11 @@ export class Vault {
     this.keeper?.save(entry);
   }
 
-  remove(id: string): void {
-    this.keeper?.remove(id);
+  remove(id: string, isDiscarded: boolean): void {
+    this.keeper?.remove(id, isDiscarded);
   }
 
-  has(id: string): MaybeLater<boolean> {
-    return this.keeper?.has(id) ?? true;
+  look(id: string): MaybeLater<Found> {
+    return this.keeper?.look(id) ?? "kept";
   }
 }

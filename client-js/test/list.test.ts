@@ -97,11 +97,21 @@ describe("the list", () => {
     expect(server.connections).toHaveLength(2);
   });
 
-  it("is left when nobody looks any more", async () => {
-    await join([]);
-    list.hold()();
+  it("is left when nobody looks any more", () => {
+    const letGo = list.hold();
+    server.connection.open();
+    server.joined({ sessions: [], has_more: false });
+    letGo();
     vi.advanceTimersByTime(2_000);
     expect(server.connection.of("phx_leave")).toHaveLength(1);
     expect(list.snapshot.status).toBe("idle");
+  });
+
+  it("stays where it was joined, whoever lets go of it", async () => {
+    await join([]);
+    list.hold()();
+    vi.advanceTimersByTime(2_000);
+    expect(server.connection.of("phx_leave")).toEqual([]);
+    expect(list.snapshot.status).toBe("joined");
   });
 });

@@ -23,6 +23,12 @@ const outbox = (): string[] => session.snapshot.outbox.map(({ id, status }) => `
 const messages = (): string[] => session.snapshot.messages.map(({ id }) => id);
 
 describe("a message", () => {
+  it.each(["", []])("that says nothing is refused at once, and is in no outbox: %j", async (content) => {
+    await expect(session.send(content)).rejects.toMatchObject({ reason: "invalid" });
+    expect(outbox()).toEqual([]);
+    expect(server.connection.of("send")).toEqual([]);
+  });
+
   it("is shown at once, as its author's", () => {
     void session.send("Hi", { id: "m1" });
     expect(session.snapshot.outbox).toMatchObject([
@@ -132,7 +138,9 @@ describe("a message", () => {
 
 describe("a view that holds the session", () => {
   it("keeps it joined until the last lets go, and what is being sent is waited for", async () => {
+    session.leave();
     const [one, two] = [session.hold(), session.hold()];
+    server.joined(replay(0, []));
     one();
     one();
     await vi.advanceTimersByTimeAsync(5_000);
@@ -143,6 +151,16 @@ describe("a view that holds the session", () => {
     expect(session.snapshot.status).toBe("joined");
     server.answer("send", sent);
     await vi.advanceTimersByTimeAsync(2_000);
+    expect(session.snapshot.status).toBe("idle");
+  });
+
+  it("does not end what was joined without it", async () => {
+    session.hold()();
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(session.snapshot.status).toBe("joined");
+    session.leave();
+    session.hold()();
+    await vi.advanceTimersByTimeAsync(5_000);
     expect(session.snapshot.status).toBe("idle");
   });
 

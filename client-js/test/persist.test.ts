@@ -204,6 +204,7 @@ describe("content and cursor", () => {
     const session = page();
     await join(session);
     void session.send("Hi", { id: "x" });
+    await vi.advanceTimersByTimeAsync(0);
     server.answer("send", sent);
     server.push("events", { prev: 0, events: begun });
     await vanish();
@@ -265,15 +266,46 @@ describe("what was said", () => {
     expect(area.under(":o:")).toEqual([]);
   });
 
-  it("and taken back in another window does not go out from this one", async () => {
-    const first = page();
-    void first.send("Hi", { id: "m1" });
-    open.splice(0);
+  it("and taken back in another window does not go out from the one in which it was said", async () => {
+    const session = page();
+    const sending = session.send("Hi", { id: "m1" });
+    void session.send("Ho", { id: "m2" });
+    expect(page().discard("m1")).toBe(true);
+    await join(session);
+    await expect(sending).rejects.toMatchObject({ reason: "discarded", id: "m1" });
+    expect(server.connection.of("send").map(({ payload }) => payload["id"])).toEqual(["m2"]);
+    expect(session.snapshot.outbox).toMatchObject([{ id: "m2" }]);
+  });
+
+  it("and is gone from the storage is sent all the same by the page in which it was said", async () => {
+    const session = page();
+    void session.send("Hi", { id: "m1" });
+    area.values.clear();
+    await join(session);
+    expect(server.connection.of("send").map(({ payload }) => payload["id"])).toEqual(["m1"]);
+  });
+
+  it("and sent by another window is not sent by the page that found it", async () => {
+    void page().send("Hi", { id: "m1" });
     const session = page();
     area.values.clear();
     await join(session);
     expect(server.connection.of("send")).toEqual([]);
     expect(session.snapshot.outbox).toEqual([]);
+  });
+
+  it("goes out in the order in which it was said, also after a refresh and whatever the clock did", async () => {
+    const first = page();
+    for (const id of ["m3", "m1", "m2"]) void first.send(id, { id });
+    vi.setSystemTime(Date.now() - 3_600_000);
+    void first.send("m0", { id: "m0" });
+    await vanish();
+    const session = page();
+    void session.send("m4", { id: "m4" });
+    const said = ["m3", "m1", "m2", "m0", "m4"];
+    expect(session.snapshot.outbox.map(({ id }) => id)).toEqual(said);
+    await join(session);
+    expect(server.connection.of("send").map(({ payload }) => payload["id"])).toEqual(said);
   });
 
   it("and refused stays with its reason, also after a refresh, until it is said again or taken back", async () => {
@@ -297,6 +329,7 @@ describe("what was said", () => {
     await vi.advanceTimersByTimeAsync(0);
     expect(session.discard("m1")).toBe(true);
     expect(session.snapshot.outbox).toEqual([]);
-    expect(area.under(":o:")).toEqual([]);
+    await vanish();
+    expect(page().snapshot.outbox).toEqual([]);
   });
 });

@@ -261,6 +261,18 @@ describe("the end", () => {
     server.joinParams(1);
   });
 
+  it("of a deleted session leaves nothing running, and says why nothing can be asked", async () => {
+    await join();
+    server.push("events", { prev: 0, events: [...begun, delta(3, "t1", "Hel")] });
+    const over = session.turn("t1").outcome();
+    server.push("deleted", { by: null });
+    expect(session.snapshot).toMatchObject({ status: "deleted", running: [], turns: [] });
+    expect(session.snapshot.messages.at(-1)).toMatchObject({ status: "partial", parts: [{ kind: "text", text: "Hel" }] });
+    const deleted = { reason: "not_found", message: "The session was deleted." };
+    await expect(over).rejects.toMatchObject(deleted);
+    await expect(session.cancel("t1")).rejects.toMatchObject(deleted);
+  });
+
   it("comes when one leaves, and what is held stays for the next join", async () => {
     await join();
     server.push("events", { prev: 0, events: begun });
