@@ -15,6 +15,8 @@ export interface Watched {
   /** Texts that did not continue what was shown before. */
   readonly jumps: readonly string[];
   readonly statuses: readonly string[];
+  /** When it was tried to connect by a WebSocket, in the machine's time. */
+  readonly tries: readonly number[];
   text(): string;
 }
 
@@ -26,9 +28,20 @@ declare global {
 }
 
 const query = new URLSearchParams(location.search);
-const name = query.get("name") ?? "Ada";
+const name = query.get("name") ?? window.name;
 const who: RejoinOptions = window.mint ? { token: window.mint } : { user: { id: name.toLowerCase(), name } };
-const rejoin = new Rejoin("/socket", { ...who, persist: persistIn("sessionStorage"), maxReconnectMs: 1_000 });
+const tries: number[] = [];
+window.WebSocket = class extends WebSocket {
+  constructor(url: string | URL, protocols?: string | string[]) {
+    super(url, protocols);
+    tries.push(performance.timeOrigin + performance.now());
+  }
+};
+// A frame without an address of its own is one of many, and a browser lets only a few of them poll at a time.
+const many = { transport: "websocket" } as const;
+const one = { maxReconnectMs: 1_000 };
+const url = new URL("/socket", document.baseURI).href.replace(/^http/u, "ws");
+const rejoin = new Rejoin(url, { ...who, persist: persistIn("sessionStorage"), ...(location.host === "" ? many : one) });
 const session = rejoin.session("watched");
 
 const textOf = ({ messages }: SessionSnapshot): string => messages.findLast(({ role }) => role === "assistant")?.parts[0]?.text ?? "";
@@ -63,6 +76,7 @@ window.watched = {
   resets,
   jumps,
   statuses,
+  tries,
   get steps(): number {
     return steps;
   },
