@@ -128,8 +128,11 @@ begin.addEventListener("click", (event) => {
 });
 window.addEventListener("popstate", () => show(sessionInAddress(), true));
 const second = byId("second", HTMLAnchorElement);
-second.addEventListener("pointerenter", () => (second.href = addressFor(anyName(), view.isNew ? null : view.session.id)));
-second.href = addressFor(anyName(), view.isNew ? null : view.session.id);
+// Also of a session that is not there yet: whoever comes first makes it.
+const aimSecond = (): void => void (second.href = addressFor(anyName(), view.session.id));
+second.addEventListener("pointerenter", aimSecond);
+second.addEventListener("focus", aimSecond);
+aimSecond();
 setText(byId("me-name", HTMLElement), me.name);
 const change = byId("me-change", HTMLButtonElement);
 setText(change, identity.token === null ? "Rename" : "Sign out");

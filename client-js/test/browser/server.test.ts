@@ -82,6 +82,43 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("the page on the r
     await ben.getByTestId("people").getByText("Ada").waitFor({ state: "detached" });
   });
 
+  it("shows to the others who is typing, for as long as they are", async () => {
+    const [ada, ben] = [await open("Ada"), await open("Ben")];
+    await ben.getByTestId("people").getByText("Ada").waitFor();
+    const shown = ben.getByTestId("typing");
+    const write = async (): Promise<void> => {
+      await ada.getByTestId("composer").pressSequentially("Hm");
+      await shown.getByText("Ada is typing…").waitFor();
+    };
+    // By itself it would be over only 5 s after the last key.
+    const isOver = (): Promise<unknown> => expect.poll(() => shown.textContent(), { timeout: 3_000 }).toBe("");
+    await write();
+    expect(await ada.getByTestId("typing").textContent()).toBe("");
+    await ada.getByTestId("composer").fill("");
+    await isOver();
+    await write();
+    await ada.getByTestId("composer").press("Enter");
+    await isOver();
+    await ben.getByTestId("message").getByText("Hm", { exact: true }).waitFor();
+    await write();
+    await ada.close();
+    await isOver();
+  });
+
+  it("welcomes with a window for somebody else, who takes part in what is begun here", async () => {
+    const ada = await open("Ada");
+    const welcome = ada.getByTestId("welcome");
+    await welcome.getByRole("heading", { name: "A session that survives." }).waitFor();
+    const [other] = await Promise.all([ada.context().waitForEvent("page"), ada.getByTestId("second-window").click()]);
+    await connected(other);
+    await ada.getByTestId("person").nth(1).waitFor();
+    expect(await other.getByTestId("me").textContent()).not.toBe("Ada");
+    await say(ada, "Hello");
+    await welcome.waitFor({ state: "hidden" });
+    await complete(other, 0, "You said: Hello");
+    await other.getByTestId("welcome").waitFor({ state: "hidden" });
+  });
+
   it("loses nothing by a refresh in the middle of an answer", async () => {
     const page = await open("Ada");
     await say(page, WORDS);
