@@ -67,6 +67,23 @@ describe.skipIf(!canBrowse)("the page", () => {
     await expect.poll(() => demo.sent("retry")).toEqual([{ turn_id: "t1" }]);
   });
 
+  it("leads back from what is being written to Stop and to the queue, by Shift and Tab", async () => {
+    await demo.openBusy();
+    demo.server.on("cancel", () => ({ outcome: "cancelled", status: "cancelled", reason: "user" }));
+    await by("composer").focus();
+    const focused = (): Promise<string | null> => demo.page.evaluate(() => document.activeElement?.getAttribute("data-testid") ?? null);
+    const passed: (string | null)[] = [];
+    // What has no name of its own is passed; beyond the messages there is nothing to be stopped.
+    while (passed.at(-1) !== "stop" && passed.length < 10) {
+      await demo.page.keyboard.press("Shift+Tab");
+      passed.push(await focused());
+    }
+    expect(passed).toContain("queue");
+    expect(passed.at(-1)).toBe("stop");
+    await demo.page.keyboard.press("Enter");
+    await expect.poll(() => demo.sent("cancel")).toEqual([{ turn_id: "t1" }]);
+  });
+
   it("fits a phone, and its list is a drawer", async () => {
     await demo.page.setViewportSize({ width: 360, height: 720 });
     await demo.openBusy();
