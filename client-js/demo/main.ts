@@ -82,9 +82,10 @@ function render(): void {
   const { status } = rejoin.connection;
   wasOpen ||= status === "open";
   const isJoined = isNew ? status === "open" : snapshot.status === "joined";
+  const isJoining = isNew ? !isJoined : snapshot.status === "joining";
   document.body.dataset["connection"] = isJoined ? "live" : "away";
   connection.dataset["state"] = isJoined ? "live" : status;
-  setText(connection, connectionText(status, isJoined, wasOpen));
+  setText(connection, connectionText(status, isJoining, wasOpen));
   banner.update(noticeOf(rejoin.connection, snapshot, wasOpen));
   sidebar.update(list.getSnapshot(), isNew ? null : view.session.id);
   begin.setAttribute("aria-current", isNew ? "page" : "false");
@@ -135,7 +136,7 @@ second.addEventListener("focus", aimSecond);
 aimSecond();
 setText(byId("me-name", HTMLElement), me.name);
 const change = byId("me-change", HTMLButtonElement);
-setText(change, identity.token === null ? "Rename" : "Sign out");
+setText(change, identity.token === null ? "Change your name" : "Sign out");
 change.addEventListener("click", () => void (identity.token === null ? rename() : signOut()));
 listenForShortcuts({
   begin: () => show(null),

@@ -49,7 +49,7 @@ function viewOf(turn: Turn): TurnView | null {
       return { ...base, reason: "", text: queuedText(turn), action: "none" };
     case "failed": {
       const text = turn.error?.message ?? "The agent failed.";
-      return { ...base, reason: turn.error?.code ?? "", text: `interrupted — ${text}`, action: "retry" };
+      return { ...base, reason: turn.error?.code ?? "", text: `failed — ${text}`, action: "retry" };
     }
     case "cancelled":
       return { ...base, reason: turn.reason ?? "", text: `interrupted — ${cancelText(turn)}`, action: "retry" };
@@ -95,11 +95,11 @@ export function askedBy(state: Said, message: Message): string {
 }
 
 /** What the connection element says. */
-export function connectionText(state: ConnectionStatus, joined: boolean, joinedBefore: boolean): string {
+export function connectionText(state: ConnectionStatus, isJoining: boolean, joinedBefore: boolean): string {
   if (state === "closed") return "Disconnected";
   if (state === "refused") return "Not let in";
   if (state === "offline") return "Offline";
-  if (state === "open") return joined ? "Connected" : "Joining…";
+  if (state === "open") return isJoining ? "Joining…" : "Connected";
   return joinedBefore ? "Reconnecting…" : "Connecting…";
 }
 
@@ -123,9 +123,10 @@ export function noticeOf(
   const { status, error, failures, retryAt } = connection;
   if (status === "refused") return bad(error?.message ?? "The server lets nobody in.", "token");
   if (session.status === "refused") {
-    const isRight = session.error?.reason === "unauthorized";
-    const text = session.error?.message ?? "The session cannot be opened.";
-    return bad(isRight ? `This session is not open to you. ${text}` : text, isRight ? "token" : "rejoin");
+    const { reason, message = "The session cannot be opened." } = session.error ?? {};
+    if (reason === "unauthorized") return bad(`This session is not open to you. ${message}`, "token");
+    // What cannot be the id of a session will not be one the next time.
+    return bad(message, reason === "invalid" ? null : "rejoin");
   }
   if (session.status === "deleted") return bad("This session was deleted.", "rejoin");
   if (status === "offline") return away(`You are offline. Answers go on without you. ${KEPT}`, undefined);

@@ -45,7 +45,7 @@ describe("what is said of a turn", () => {
     const data = { error, message: partial };
     const failed = applyEvents(begun, [{ seq: 3, type: "turn_failed", at, by: null, turn_id: "t1", data }]);
     expect(turnView(failed, partial)).toMatchObject({ reason: "timeout", action: "retry" });
-    expect(views(failed)[1]).toBe("interrupted — The agent was silent for 60 s.");
+    expect(views(failed)[1]).toBe("failed — The agent was silent for 60 s.");
   });
 
   it("says the place in the queue", () => {
@@ -74,8 +74,8 @@ describe("what is said of a turn", () => {
 
 describe("other words", () => {
   it("tell the connection from the join", () => {
-    expect(connectionText("open", true, true)).toBe("Connected");
-    expect(connectionText("open", false, true)).toBe("Joining…");
+    expect(connectionText("open", false, true)).toBe("Connected");
+    expect(connectionText("open", true, true)).toBe("Joining…");
     expect(connectionText("connecting", false, false)).toBe("Connecting…");
     expect(connectionText("connecting", false, true)).toBe("Reconnecting…");
     expect(connectionText("closed", false, true)).toBe("Disconnected");

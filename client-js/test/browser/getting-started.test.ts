@@ -160,6 +160,7 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("docs/getting-star
     await ada.getByRole("button", { name: "Send" }).click();
     const ben = await visit(site, { username: "ben", password: "a password of Ben's" });
     await ben.getByText("Ada: count to 3").waitFor();
+    await ben.getByRole("status").getByText("open", { exact: true }).waitFor();
     await ben.getByText("http: 1 2 3", { exact: true }).waitFor();
     const eve = await visit(site, { username: "eve", password: "a password of Eve's" });
     await eve.getByText("this token does not open this session").waitFor();
