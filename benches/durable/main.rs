@@ -10,7 +10,8 @@
 //! On Postgres, `DURABLE_NODES` (1) are the numbers of nodes that share the load, each a stack of its own in this process:
 //! store, bus, sessions. `DURABLE_BUS` is what is between them: nothing (`none`, for one node), `postgres`, which is the
 //! default of several, or `nats://…`. With `DURABLE_FOLLOWED=1` every session has a listener on another node too, and the
-//! time from the delivery where its turn runs to the delivery there is printed.
+//! time from the delivery where its turn runs to the delivery there is printed. Beside what
+//! this process spends is printed what the processes of the database's server spend, if they are on this machine.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +28,7 @@ mod node;
 use std::{
     collections::BTreeMap,
     fmt::Display,
+    path::Path,
     str::FromStr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -82,20 +84,26 @@ async fn measure(place: &Place, course: Course) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     load.latencies.lock().unwrap().clear();
     load.elsewhere.lock().unwrap().clear();
-    let (before, began, cpu) = (load.delivered.load(Ordering::Relaxed), Instant::now(), cpu());
+    let (before, began) = (load.delivered.load(Ordering::Relaxed), Instant::now());
+    let server = place.server().await;
+    let of_server = || server.map_or(0.0, cpu_of_children);
+    let (own, database) = (cpu("/proc/self".as_ref()), of_server());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let events = load.delivered.load(Ordering::Relaxed) - before;
-    let (elapsed, cpu) = (began.elapsed().as_secs_f64(), self::cpu() - cpu);
+    let elapsed = began.elapsed().as_secs_f64();
+    let (own, database) = (cpu("/proc/self".as_ref()) - own, of_server() - database);
+    let each = |seconds: f64| seconds * 1e6 / (events as f64).max(1.0);
     let latencies = std::mem::take(&mut *load.latencies.lock().unwrap());
     let elsewhere = std::mem::take(&mut *load.elsewhere.lock().unwrap());
     println!(
-        "{} node{} {sessions:>5} sessions {:<11} {:>8.0} events/s {}   {:>5.1} us CPU/event{}",
+        "{} node{} {sessions:>5} sessions {:<11} {:>8.0} events/s {}   {:>5.1} us CPU/event{}{}",
         nodes.len(),
         if nodes.len() == 1 { " " } else { "s" },
         if paced { "paced" } else { "closed loop" },
         events as f64 / elapsed,
         parts(latencies),
-        cpu * 1e6 / (events as f64).max(1.0),
+        each(own),
+        server.map(|_| format!(" and {:>5.1} of Postgres", each(database))).unwrap_or_default(),
         if followed {
             format!("   elsewhere {} of {}", parts(elsewhere.clone()), elsewhere.len())
         } else {
@@ -125,12 +133,27 @@ fn parts(mut micros: Vec<u32>) -> String {
     format!("  p50 {:>7.2} ms   p99 {:>7.2} ms", at(0.50), at(0.99))
 }
 
-/// CPU seconds of this process so far.
-fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
+/// CPU seconds so far of all that this server of a database has started.
+fn cpu_of_children(server: u32) -> f64 {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    processes.filter(|process| number(&stat(process), 1) == f64::from(server)).map(|process| cpu(&process)).sum()
+}
+
+/// CPU seconds of a process so far.
+fn cpu(process: &Path) -> f64 {
+    let stat = stat(process);
+    (number(&stat, 11) + number(&stat, 12)) / 100.0
+}
+
+/// What the system says of a process, after its name; nothing of one that has ended.
+pub(crate) fn stat(process: &Path) -> String {
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+    stat.rsplit(')').next().unwrap_or_default().to_owned()
+}
+
+/// One of the numbers of it.
+pub(crate) fn number(stat: &str, index: usize) -> f64 {
+    stat.split_whitespace().nth(index).and_then(|field| field.parse().ok()).unwrap_or(0.0)
 }
 
 /// The values of a variable, or of its default.

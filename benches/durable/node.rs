@@ -8,6 +8,7 @@ use rejoin::{
     session::{self, Sessions},
     store::{Postgres, Sqlite, Store, postgres, sqlite},
 };
+use sqlx::{Connection as _, PgConnection};
 
 use crate::load::Nobody;
 
@@ -28,6 +29,16 @@ impl Place {
         let database = std::env::var("REJOIN_BENCH_DATABASE").ok();
         let bus = std::env::var("DURABLE_BUS").ok();
         Self { database, bus, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The process that has started the database's server, if that is on this machine.
+    pub(crate) async fn server(&self) -> Option<u32> {
+        let mut connection = Box::pin(PgConnection::connect(self.database.as_deref()?)).await.unwrap();
+        let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
+        let process = PathBuf::from(format!("/proc/{own}"));
+        let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let started_by = crate::number(&crate::stat(&process), 1);
+        (name.trim_end() == "postgres").then_some(started_by as u32)
     }
 
     async fn store(&self) -> Arc<dyn Store> {
