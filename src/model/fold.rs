@@ -30,12 +30,12 @@ impl Delta {
     }
 
     /// Takes `next`, a later delta of the same part, into this one. Applying the result is applying both.
-    pub fn merge(&mut self, next: Self) {
-        if let Some(text) = next.text {
-            self.text.get_or_insert_default().push_str(&text);
+    pub fn merge(&mut self, next: &Self) {
+        if let Some(text) = &next.text {
+            self.text.get_or_insert_default().push_str(text);
         }
         if next.value.is_some() {
-            self.value = next.value;
+            self.value.clone_from(&next.value);
         }
     }
 
@@ -70,10 +70,10 @@ pub fn deltas_of(parts: &[Part]) -> Vec<Delta> {
 }
 
 /// Adds `delta` to a list of deltas that will be applied in order: into the last one if it is of the same part.
-pub fn gather(deltas: &mut Vec<Delta>, delta: Delta) {
+pub fn gather(deltas: &mut Vec<Delta>, delta: &Delta) {
     match deltas.last_mut() {
         Some(last) if last.part == delta.part => last.merge(delta),
-        _ => deltas.push(delta),
+        _ => deltas.push(delta.clone()),
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
         let mut gathered = Vec::new();
         for delta in deltas {
             apply(&mut one, &delta);
-            gather(&mut gathered, delta);
+            gather(&mut gathered, &delta);
         }
         assert_eq!(gathered.len(), 4);
         gathered.iter().for_each(|delta| apply(&mut all, delta));

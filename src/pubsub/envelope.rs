@@ -19,6 +19,8 @@ use crate::protocol::{Broadcast, Payload};
 
 /// The version of the frames that are written, and the only one that is read.
 const VERSION: u32 = 1;
+/// Every bus carries an envelope of so many bytes; only a longer one may have to be sent as something shorter.
+const SHORT: usize = 1_024;
 
 #[derive(Serialize, Deserialize)]
 struct Header<'a> {
@@ -175,11 +177,12 @@ pub(super) fn publish(number: u64, scope: Option<&str>, message: &Published) -> 
         ..Fields::default()
     };
     let to = Address::Topic(broadcast.topic().into());
+    let text = json(&fields);
     let short = match message.kind {
-        Kind::Logged { last, .. } => Some(head(number, scope, broadcast.topic(), last).text),
+        Kind::Logged { last, .. } if text.len() > SHORT => Some(head(number, scope, broadcast.topic(), last).text),
         _ => None,
     };
-    Parcel { to, text: json(&fields), short }
+    Parcel { to, text, short }
 }
 
 /// An envelope that says how far a topic's log reaches.
@@ -261,7 +264,9 @@ mod tests {
         assert_eq!(envelopes.iter().map(|envelope| envelope.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert!(matches!(&envelopes[1].content, Content::Say { name, body } if name == "x" && body[..] == [0, 159]));
         assert!(matches!(&envelopes[2].content, Content::Gap { name: Some(name) } if &**name == "x"));
-        let short = publish(7, Some("s"), &published(Kind::Logged { first: 1, last: 3 }, Payload::empty())).short;
+        let logged = |payload| publish(7, Some("s"), &published(Kind::Logged { first: 1, last: 3 }, payload)).short;
+        assert_eq!(logged(Payload::empty()), None);
+        let short = logged(Payload::json(&"x".repeat(SHORT)));
         let envelopes = back(&[Parcel { to: Address::Everyone, text: short.unwrap(), short: None }]);
         assert!(
             matches!(&envelopes[0].content, Content::Publish { message, .. } if message.kind == Kind::Head { last: 3 })

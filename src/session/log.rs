@@ -307,8 +307,11 @@ impl Committer {
         traces: Vec<Trace>,
     ) -> Batch {
         let _trace = transaction(&traces);
-        for item in items.iter() {
-            *lock(&self.shared.in_flight).entry(item.session.clone()).or_default() += 1;
+        {
+            let mut in_flight = lock(&self.shared.in_flight);
+            for item in items.iter() {
+                *in_flight.entry(item.session.clone()).or_default() += 1;
+            }
         }
         self.tally.batch.were(items.len());
         let (outcomes, appended) = match self.transaction(items.clone()).await {
@@ -443,7 +446,7 @@ fn changed<'a>(
 
 /// How many of these make one batch: a deletion is the last of its own, since what follows may make its session anew.
 fn batch_of(entries: &[Entry]) -> usize {
-    let deletes = |entry: &Entry| matches!(entry.item.op, Op::Delete { .. });
+    let deletes = |entry: &Entry| matches!(*entry.item.op, Op::Delete { .. });
     entries.iter().position(deletes).map_or(entries.len(), |place| place + 1)
 }
 

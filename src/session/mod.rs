@@ -341,7 +341,7 @@ impl Inner {
     /// An item that may start turns here, unless the node is leaving.
     fn item(&self, session: &Arc<str>, op: Op) -> Item {
         let node = (!self.draining.load(Ordering::Acquire)).then(|| self.owner());
-        Item { session: session.clone(), node, op }
+        Item { session: session.clone(), node, op: Arc::new(op) }
     }
 
     /// Writes an item and waits; what refused or prevented it becomes the answer's error.

@@ -449,12 +449,12 @@ impl Runner {
         self.bytes += size;
         self.pending_bytes += size + 64;
         fold::apply(&mut self.parts, &delta);
-        fold::gather(&mut self.since_chunk, delta.clone());
+        fold::gather(&mut self.since_chunk, &delta);
         self.since_chunk_bytes += size;
         if window.is_zero() {
             self.pending.push(delta)
         } else {
-            fold::gather(&mut self.pending, delta)
+            fold::gather(&mut self.pending, &delta)
         }
         None
     }
@@ -469,7 +469,7 @@ impl Runner {
         let (inner, session, fence) = (self.inner.clone(), self.session.clone(), self.fence(self.flush));
         self.flush += 1;
         async move {
-            let op = Op::Append { fence, deltas, chunk };
+            let op = Arc::new(Op::Append { fence, deltas, chunk });
             write_until_answered(&inner, &Item { session, node: None, op }).await
         }
     }

@@ -154,7 +154,7 @@ impl Inner {
         for turn in turns.iter().filter(|turn| turn.owner == *own && !self.runners.has(&turn.turn_id)) {
             let (turn_id, term) = (turn.turn_id.clone(), turn.term);
             let op = Op::EndOwned { turn_id, incarnation: own.clone(), term, end: End::Shutdown };
-            let item = Item { session: turn.session.clone(), node: None, op };
+            let item = Item { session: turn.session.clone(), node: None, op: Arc::new(op) };
             if let Err(error) = self.log.write(item).await {
                 tracing::warn!(turn = %turn.turn_id, %error, "a turn could not be cancelled for the shutdown");
             }

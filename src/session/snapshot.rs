@@ -556,7 +556,7 @@ impl<'a> Merged<'a> {
 
     fn take(&mut self, next: Self) {
         self.last = next.last;
-        self.delta.merge(next.delta);
+        self.delta.merge(&next.delta);
     }
 
     fn write_to(&self, text: &mut String) {

@@ -301,7 +301,7 @@ fn new_node(owner: &Owner, process_start: bool) -> NewNode {
 }
 
 fn item(session: &str, op: Op, node: Option<&Owner>) -> Item {
-    Item { session: session.into(), node: node.cloned(), op }
+    Item { session: session.into(), node: node.cloned(), op: Arc::new(op) }
 }
 
 fn ada() -> Asker {

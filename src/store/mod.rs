@@ -81,8 +81,8 @@ pub struct Item {
     pub session: Arc<str>,
     /// The node that takes what can start; nothing starts without one.
     pub node: Option<Owner>,
-    /// What to do.
-    pub op: Op,
+    /// What to do; shared, since it is kept until its answer is known and a repetition is the same again.
+    pub op: Arc<Op>,
 }
 
 /// What a committed batch did.

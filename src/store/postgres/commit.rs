@@ -203,7 +203,7 @@ async fn skipped(
 /// The sessions that items make and that were there when they were to be made, but no more when they were to be locked:
 /// deleted in between. They are made by the next try.
 fn vanished(items: &[&Item], locked: &Sessions, born: &HashMap<String, i64>) -> HashSet<String> {
-    let makes = |item: &&&Item| matches!(item.op, Op::Create { .. });
+    let makes = |item: &&&Item| matches!(*item.op, Op::Create { .. });
     let is_open = |item: &&&Item| !locked.contains_key(&item.session) && !born.contains_key(&*item.session);
     items.iter().filter(makes).filter(is_open).map(|item| item.session.to_string()).collect()
 }

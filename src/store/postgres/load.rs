@@ -28,7 +28,7 @@ use crate::{
 
 /// The nodes that may take a turn by these items, ascending. Deltas, and the making of a session, start none.
 fn takers<'a>(items: &[&'a Item]) -> Vec<&'a str> {
-    let may_start = |item: &&&Item| !matches!(item.op, Op::Append { .. } | Op::Create { .. });
+    let may_start = |item: &&&Item| !matches!(*item.op, Op::Append { .. } | Op::Create { .. });
     let nodes = items.iter().filter(may_start).filter_map(|item| item.node.as_ref());
     let mut nodes: Vec<&str> = nodes.map(|node| node.incarnation.0.as_str()).collect();
     nodes.sort_unstable();
@@ -170,7 +170,7 @@ pub(super) async fn partials(
     items: &[&Item],
     nodes: &[Node],
 ) -> Result<HashMap<String, Vec<Part>>> {
-    let named = |item: &&Item| match &item.op {
+    let named = |item: &&Item| match &*item.op {
         Op::Cancel { turn_id, .. } | Op::Force { turn_id, .. } | Op::EndOwned { turn_id, .. } => Some(turn_id.clone()),
         _ => None,
     };

@@ -32,7 +32,7 @@ impl Setting {
     }
 
     async fn try_write(&self, op: &Op) -> Result<Committed> {
-        let item = Item { session: "s".into(), node: Some(self.node.clone()), op: op.clone() };
+        let item = Item { session: "s".into(), node: Some(self.node.clone()), op: Arc::new(op.clone()) };
         self.store.commit(Arc::new(vec![item])).await
     }
 
@@ -146,7 +146,7 @@ async fn no_lock_outlives_a_client_that_has_gone_silent() {
     let admin = &mut server().admin(&database_of(&setting).await).await;
     setting.try_write(&create()).await.unwrap();
     // It falls silent inside a transaction, with the session locked, and stays connected.
-    let item = Item { session: "s".into(), node: None, op: send("m1") };
+    let item = Item { session: "s".into(), node: None, op: Arc::new(send("m1")) };
     let begin = Begin::Write(Duration::from_millis(300));
     let mut held = setting.store.small.begin("holding a session", begin).await.unwrap();
     let locked = load::lock_sessions(held.db(), &[&item], false).await.unwrap();

@@ -60,7 +60,7 @@ async fn i5_a_start_waits_for_a_drain_and_then_does_not_happen() {
     let (store, other) = open().await;
     let own = node("a", false);
     store.start_node(own.clone()).await.unwrap();
-    let item = |op: Op| Item { session: "s".into(), node: Some(own.owner.clone()), op };
+    let item = |op: Op| Item { session: "s".into(), node: Some(own.owner.clone()), op: Arc::new(op) };
     let create = Op::Create { epoch: ids::short(), title: None, metadata: None, max_running: None, must_be_new: false };
     store.commit(Arc::new(vec![item(create)])).await.unwrap();
     let incarnation = &own.owner.incarnation;
