@@ -27,6 +27,7 @@ PATH=$PATH:/usr/sbin
 $as pgbouncer "$folder/pgbouncer.ini" &
 pool=$!
 cat <&3 >/dev/null
-kill -QUIT $pool
+# Whoever begins it with & has it ignore SIGQUIT, and what SIGTERM means differs from version to version.
+kill -KILL $pool
 wait $pool
 rm -rf "$folder"
