@@ -7,6 +7,6 @@ const FIRST_MS = 500;
  * back spread out over the whole time, and not in step.
  */
 export function fullJitter(failures: number, capMs: number, random: () => number = Math.random): number {
-  const limit = Math.min(capMs, FIRST_MS * 2 ** Math.min(Math.max(failures - 1, 0), 20));
+  const limit = Math.min(capMs, FIRST_MS * 2 ** Math.max(failures - 1, 0));
   return Math.round(limit * random());
 }

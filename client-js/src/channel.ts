@@ -162,8 +162,9 @@ export class SessionChannel {
     this.#sentFields = this.#fields;
     return {
       ...(this.#state && this.#trustCursor ? { last_seq: this.#state.lastSeq, epoch: this.#state.epoch } : {}),
-      ...(this.#options.create === undefined ? {} : { create: this.#options.create }),
-      ...(this.#fields === undefined ? {} : { presence: this.#fields }),
+      // JSON leaves out what is undefined.
+      create: this.#options.create,
+      presence: this.#fields,
     };
   }
 

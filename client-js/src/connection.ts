@@ -171,7 +171,7 @@ export class Connection implements Readable<ConnectionSnapshot> {
     if (!wasOpen && code === POLICY && reason === "forbidden") this.#onRefused();
     else if (wasOpen && code === POLICY && ++this.#policyCloses >= MAX_POLICY_CLOSES) this.#refuse(policyError());
     else {
-      this.#later(new RejoinError("disconnected", "The connection was lost, or could not be made. It is tried again."));
+      this.#later(new RejoinError("disconnected", "There is no connection. It is tried again."));
       if (!wasOpen) void this.#ask();
     }
   }
@@ -293,6 +293,6 @@ export class Connection implements Readable<ConnectionSnapshot> {
 }
 
 function policyError(): RejoinError {
-  const text = "The server ended connection after connection for a broken rule. Reload the page, or log in again.";
+  const text = "The server ends each connection for a broken rule. Log in again.";
   return new RejoinError("rate_limited", text);
 }

@@ -33,13 +33,13 @@ const PASSING: readonly string[] = ["rate_limited", "draining"] satisfies ErrorR
 const FINAL: readonly string[] = ["invalid", "unauthorized", "not_found", "conflict", "too_large", "unmatched topic"];
 
 const OWN_TEXTS: Readonly<Record<string, string>> = {
-  timeout: "The server did not answer in time. Try again: with the same id nothing happens twice.",
-  disconnected: "The connection was lost before the answer came. Try again: with the same id nothing happens twice.",
-  left: "The session is not joined, or was left before the answer came. Join it again.",
-  discarded: "The message was taken back before it was sent.",
-  reset: "The log of this session was replaced: what was read of it does not continue. Begin anew.",
-  too_large: "The server takes no message of this size. Shorten it.",
-  unauthorized: "The server does not let this page in: log in again, or add its origin to the server's allowed-origins.",
+  timeout: "No answer came in time. Try again: with the same id nothing happens twice.",
+  disconnected: "The connection was lost. Try again: with the same id nothing happens twice.",
+  left: "The session is not joined. Join it again.",
+  discarded: "The message was taken back.",
+  reset: "The log was replaced. Read it anew.",
+  too_large: "The message is too large. Shorten it.",
+  unauthorized: "The server does not let this page in: log in again, or add its origin to allowed-origins.",
 };
 
 /** A request that was refused, or that got no answer. */
@@ -79,10 +79,7 @@ export class RejoinError extends Error {
 
 /** Makes an error of whatever a server answered with status `error`. */
 export function errorFrom(response: unknown): RejoinError {
-  const { reason, message } = (typeof response === "object" && response !== null ? response : {}) as {
-    reason?: unknown;
-    message?: unknown;
-  };
+  const { reason, message } = Object(response) as { reason?: unknown; message?: unknown };
   const word = typeof reason === "string" && reason !== "" ? reason : "unavailable";
   return new RejoinError(word, typeof message === "string" && message !== "" ? message : undefined);
 }

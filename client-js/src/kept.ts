@@ -56,7 +56,7 @@ export interface SendPayload {
   readonly id: string;
   readonly text?: string;
   readonly parts?: readonly Part[];
-  readonly agent?: string;
-  readonly when_busy?: string;
-  readonly answer?: boolean;
+  readonly agent?: string | undefined;
+  readonly when_busy?: string | undefined;
+  readonly answer?: boolean | undefined;
 }

@@ -76,7 +76,7 @@ export class SessionList implements Readable<ListSnapshot> {
     });
     this.#topic = new Topic<ListReply>({
       name: "sessions",
-      params: () => (prefix === "" ? {} : { prefix }),
+      params: () => ({ prefix: prefix || undefined }),
       joined: (reply) => this.#onJoined(reply),
       refused: (error) => this.#onRefused(error),
       lost: () => this.#onLost(),

@@ -63,14 +63,21 @@ export class LiveState<Value extends Json = Json> implements Readable<readonly L
     this.#session = session;
     this.#everyMs = everyMs;
     this.#expiresMs = expiresMs;
-    session.on("broadcast", (message) => this.#received(message));
-    session.subscribe(() => this.#peopleChanged());
+    const own = [session.on("broadcast", (message) => this.#received(message)), session.subscribe(() => this.#peopleChanged())];
+    // Nobody looks yet: a session does not have to be there for that.
+    for (const end of own) session.users.delete(end);
   }
 
   /** What the others show, by who came first. The same array until something changes. */
   readonly getSnapshot = (): readonly LiveEntry<Value>[] => this.#entries;
   readonly getServerSnapshot = (): readonly LiveEntry<Value>[] => NOTHING;
-  readonly subscribe = (listener: () => void): (() => void) => this.#changed.add(listener);
+  readonly subscribe = (listener: () => void): (() => void) => {
+    const [stop, release] = [this.#changed.add(listener), this.#session.subscribe(() => undefined)];
+    return () => {
+      stop();
+      release();
+    };
+  };
 
   /** Shows a value to the others: call it as often as you like, with each key or move. */
   set(value: Value): void {

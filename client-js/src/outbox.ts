@@ -137,8 +137,7 @@ export class Outbox {
   discard(id: string): boolean {
     const entry = this.#entries.get(id);
     if (!entry || entry.reply || (entry.view.status !== "failed" && entry.tries > 0)) return false;
-    this.#remove(entry, true);
-    this.#settle(entry, ({ reject }) => reject(new RejoinError("discarded", undefined, id)));
+    this.#takeBack(entry, true);
     return true;
   }
 
@@ -164,7 +163,7 @@ export class Outbox {
 
   /** Only with a connection: until then another window may send it, or take it back. */
   async #send(entry: Entry): Promise<void> {
-    if (entry.asked || entry.reply || !this.#requests.isOpen) return;
+    if (entry.asked || entry.reply || !this.#requests.isOpen()) return;
     entry.asked = true;
     clearTimeout(entry.timer);
     const { id } = entry.payload;
@@ -175,17 +174,20 @@ export class Outbox {
       if (this.#looking === looking) this.#looking = null;
     }
     if (found === "discarded" || (found === "gone" && entry.restored)) {
-      this.#remove(entry);
-      this.#settle(entry, ({ reject }) => reject(new RejoinError("discarded", undefined, id)));
+      this.#takeBack(entry, false);
+      return;
+    }
+    // Meanwhile it may have been taken back, or the connection lost: then the next one sends it.
+    if (!this.#entries.has(id) || !this.#requests.isOpen()) {
+      entry.asked = false;
       return;
     }
     const onSending = (isSending: boolean): void => {
       if (isSending) entry.tries += 1;
       this.#show(entry, { status: isSending ? "sending" : "waiting" });
     };
-    const isWanted = (): boolean => this.#entries.has(entry.payload.id);
     try {
-      const options = { repeat: true, timeoutMs: null, onSending, isWanted };
+      const options = { repeat: true, timeoutMs: null, onSending };
       this.#sent(entry, (await this.#requests.request("send", entry.payload, options)) as SendReply);
     } catch (thrown) {
       this.#refused(entry, asError(thrown, "unavailable"));
@@ -247,9 +249,11 @@ export class Outbox {
     this.#store.save({ id: payload.id, at, order, payload, error: error ? { reason: error.reason, message: error.message } : null });
   }
 
-  #remove(entry: Entry, isDiscarded = false): void {
-    this.#drop(entry, isDiscarded);
+  /** `isHere`: in this window, of which the others have to come to know. */
+  #takeBack(entry: Entry, isHere: boolean): void {
+    this.#drop(entry, isHere);
     this.#changed();
+    this.#settle(entry, ({ reject }) => reject(new RejoinError("discarded", undefined, entry.payload.id)));
   }
 
   #drop(entry: Entry, isDiscarded: boolean): void {
@@ -281,8 +285,9 @@ export function sendPayload(id: string, content: string | readonly Part[], optio
   return {
     id,
     ...(typeof content === "string" ? { text: content } : { parts: content }),
-    ...(options.agent === undefined ? {} : { agent: options.agent }),
-    ...(options.whenBusy === undefined ? {} : { when_busy: options.whenBusy }),
-    ...(options.answer === undefined ? {} : { answer: options.answer }),
+    // JSON leaves out what is undefined.
+    agent: options.agent,
+    when_busy: options.whenBusy,
+    answer: options.answer,
   };
 }

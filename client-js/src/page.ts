@@ -20,12 +20,12 @@ export interface PageEvents {
 
 /** Whether the browser says that there is a network; where nobody says anything, there is. */
 export function isOnline(): boolean {
-  return typeof navigator === "undefined" || (navigator.onLine as boolean | undefined) !== false;
+  return (globalThis as { navigator?: { onLine?: boolean } }).navigator?.onLine !== false;
 }
 
 /** Listens until the function returned is called. */
 export function watchPage(events: PageEvents): () => void {
-  if (typeof window === "undefined" || typeof document === "undefined") return () => undefined;
+  if (typeof document === "undefined") return () => undefined;
   const until = new AbortController();
   const on = (target: EventTarget, name: string, listener: (event: Event) => void): void =>
     target.addEventListener(name, listener, { signal: until.signal });

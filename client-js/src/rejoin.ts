@@ -9,6 +9,7 @@ import type { Persistence, SessionKeeper } from "./kept.js";
 import type { Readable } from "./listeners.js";
 import { SessionList, type ListOptions } from "./list.js";
 import { Session, type Host } from "./session.js";
+import { Sessions } from "./sessions.js";
 import type { ConnectionSnapshot, SessionOptions, Transport } from "./shapes.js";
 import { Tokens, type TokenSource } from "./tokens.js";
 import type { Person } from "./types.js";
@@ -44,7 +45,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   readonly #connection: Connection;
   readonly #persist: Persistence | undefined;
   readonly #requestTimeoutMs: number;
-  readonly #sessions = new Map<string, Session>();
+  readonly #sessions = new Sessions();
   #list: SessionList | null = null;
 
   constructor(url: string, options: RejoinOptions = {}) {
@@ -62,8 +63,8 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
       maxReconnectMs: options.maxReconnectMs ?? 10_000,
     });
     this.#connection.subscribe(() => this.#topics.forEach((topic) => topic.connectionChanged()));
-    this.#connection.lost.add((code) => this.#each((session) => session.connectionLost(code)));
-    this.#connection.suspended.add(() => this.#each((session) => session.flush()));
+    this.#connection.lost.add((code) => this.#sessions.all.forEach((session) => session.connectionLost(code)));
+    this.#connection.suspended.add(() => this.#sessions.all.forEach((session) => session.flush()));
   }
 
   /** Whether there is a connection, and what keeps it from being there. The same object until something changes. */
@@ -92,12 +93,15 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
     this.#connection.retryNow();
   }
 
-  /** The session of that id: always the same object. The options count the first time. */
+  /**
+   * The session of that id: the same object for as long as it is joined, listened to or held by anybody, or has
+   * something unsent. The options count the first time.
+   */
   session(id: string, options: SessionOptions = {}): Session {
     const known = this.#sessions.get(id);
     if (known) return known;
     const session = new Session(this.#host(), id, options);
-    this.#sessions.set(id, session);
+    this.#sessions.add(session);
     return session;
   }
 
@@ -108,7 +112,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   list(options: ListOptions = {}): SessionList {
     this.#list ??= new SessionList(this.#connection, this.#requestTimeoutMs, options);
     if (this.#list.prefix !== (options.prefix ?? "")) {
-      throw new RejoinError("conflict", "A connection lists one prefix. Make a Rejoin for each.");
+      throw new RejoinError("conflict", "One list has one prefix. Make a Rejoin for each.");
     }
     return this.#list;
   }
@@ -141,11 +145,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
 
   /** Everything that is, or may be, joined on the connection. */
   get #topics(): readonly (Session | SessionList)[] {
-    return [...this.#sessions.values(), ...(this.#list ? [this.#list] : [])];
-  }
-
-  #each(act: (session: Session) => void): void {
-    this.#sessions.forEach(act);
+    return [...this.#sessions.all, ...(this.#list ? [this.#list] : [])];
   }
 
   #host(): Host {
@@ -153,6 +153,7 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
       connection: this.#connection,
       requestTimeoutMs: this.#requestTimeoutMs,
       me: () => this.me,
+      sessions: this.#sessions,
       keeper: (sessionId) => this.#keeper(sessionId),
     };
   }

@@ -26,8 +26,6 @@ export interface RequestOptions {
   readonly timeoutMs?: number | null;
   /** Told whether it is on its way or waits for a connection. */
   readonly onSending?: (isSending: boolean) => void;
-  /** Asked before it is sent. */
-  readonly isWanted?: () => boolean;
 }
 
 /** More than that and a client is repeating itself. */
@@ -67,14 +65,14 @@ export class Requests {
   }
 
   /** Whether there is a channel. */
-  get isOpen(): boolean {
+  isOpen(): boolean {
     return this.#sender !== null;
   }
 
   /** Asks, now or once there is a channel; rejects with a `RejoinError`. */
   request(event: string, payload: object, options: RequestOptions): Promise<unknown> {
     if (this.#pending.size >= MAX_PENDING) {
-      return Promise.reject(new RejoinError("rate_limited", "Too many requests wait for an answer. Wait for some."));
+      return Promise.reject(new RejoinError("rate_limited", "Too many requests wait. Wait for some."));
     }
     const limitMs = options.timeoutMs === undefined ? this.#timeoutMs : options.timeoutMs;
     return new Promise((resolve, reject) => {
@@ -129,11 +127,7 @@ export class Requests {
   }
 
   #send(pending: Pending, sender: Sender): void {
-    const { repeat, onSending, isWanted } = pending.options;
-    if (isWanted?.() === false) {
-      this.#fail(pending, new RejoinError("discarded"));
-      return;
-    }
+    const { repeat, onSending } = pending.options;
     const known: unknown = pending.tries > 0 && typeof repeat === "function" ? repeat() : undefined;
     if (known !== undefined) {
       this.#settle(pending, () => pending.resolve(known));

@@ -15,6 +15,7 @@ import { Membership } from "./membership.js";
 import { Outbox, sendPayload } from "./outbox.js";
 import { Requests } from "./requests.js";
 import type { SendOptions, SessionEvents, SessionOptions, SessionSnapshot, SessionUpdate } from "./shapes.js";
+import type { Sessions } from "./sessions.js";
 import { emptySnapshot, ofPresence, ofState } from "./snapshot.js";
 import { TurnReader, type TurnSource } from "./turns.js";
 import { Vault } from "./vault.js";
@@ -37,6 +38,8 @@ export interface Host {
   readonly requestTimeoutMs: number;
   /** Who says what is said here, as far as that is known. */
   readonly me: () => Person | null;
+  /** Told when a session is about to be used: it is not let go of before `isUsed` says that it may be. */
+  readonly sessions: Sessions;
   /** Where the session is kept; null where nothing is. It may have to wait until it is known who asks. */
   readonly keeper: (sessionId: string) => SessionKeeper | null | Promise<SessionKeeper | null>;
 }
@@ -51,6 +54,8 @@ export class Session implements Readable<SessionSnapshot> {
   readonly #membership: Membership;
   readonly #store: Store<SessionSnapshot>;
   readonly #events = new Emitter<SessionEvents>();
+  /** @internal Those for whom it has to be there, by what ends their listening. */
+  readonly users = new Set<() => void>();
   #applied: [SessionEvent, boolean][] = [];
   /** What is held was confirmed by the server, not only found in storage. */
   #isConfirmed = false;
@@ -71,7 +76,10 @@ export class Session implements Readable<SessionSnapshot> {
       get ready(): Promise<void> | null {
         return vault.ready;
       },
-      show: (change) => this.#store.set(change),
+      show: (change) => {
+        host.sessions.keep(this);
+        this.#store.set(change);
+      },
       open: () => this.#channel.open(),
       isBusy: () => this.#outbox.isBusy,
       leave: () => this.leave(),
@@ -86,7 +94,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   readonly getSnapshot = (): SessionSnapshot => this.#store.snapshot;
   readonly getServerSnapshot = (): SessionSnapshot => this.#store.initial;
-  readonly subscribe = (listener: () => void): (() => void) => this.#store.subscribe(listener);
+  readonly subscribe = (listener: () => void): (() => void) => this.#used(this.#store.subscribe(listener));
 
   /** Who one is here, as far as that is known. */
   get me(): Person | null {
@@ -95,7 +103,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** Calls `listener` for each event of that name, once the snapshot has it; the function returned stops that. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (...args: SessionEvents[Name]) => void): () => void {
-    return this.#events.on(name, listener);
+    return this.#used(this.#events.on(name, listener));
   }
 
   /**
@@ -129,7 +137,7 @@ export class Session implements Readable<SessionSnapshot> {
     const isGone = this.#store.snapshot.status === "deleted";
     if (!isGone) void this.#membership.join();
     const sent = this.#outbox.add(sendPayload(options.id ?? randomId(), content, options));
-    if (isGone) this.#outbox.fail(new RejoinError("not_found", "The session was deleted. Join it to make a new one."));
+    if (isGone) this.#outbox.fail(this.#ended);
     return sent;
   }
 
@@ -182,7 +190,7 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** Sends something to everyone else here, past the log: now, or not at all (`disconnected`). */
   async broadcast(event: string, payload: Json = {}): Promise<void> {
-    if (!this.#channel.isLive) throw new RejoinError("disconnected", "There is no connection to broadcast on.");
+    if (!this.#channel.isLive) throw new RejoinError("disconnected", "There is no connection. It is tried again.");
     await this.#ask("broadcast", { event, payload }, false);
   }
 
@@ -201,6 +209,11 @@ export class Session implements Readable<SessionSnapshot> {
     return this.#channel.isLive;
   }
 
+  /** @internal Whether it has to be there though nobody may hold it. */
+  get isUsed(): boolean {
+    return this.#membership.isWanted || this.users.size > 0 || this.#outbox.messages.length > 0;
+  }
+
   /** @internal The connection is as it was not before. */
   connectionChanged(): void {
     this.#store.set({ connection: this.#host.connection.getSnapshot().status });
@@ -215,6 +228,16 @@ export class Session implements Readable<SessionSnapshot> {
   /** @internal Writes to storage what is to be kept. */
   flush(): void {
     this.#vault.keeper?.flush();
+  }
+
+  #used(stop: () => void): () => void {
+    const end = (): void => {
+      this.users.delete(end);
+      stop();
+    };
+    this.users.add(end);
+    this.#host.sessions.keep(this);
+    return end;
   }
 
   #ask(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<unknown> {
@@ -285,7 +308,7 @@ export class Session implements Readable<SessionSnapshot> {
   }
 
   #onDeleted(): void {
-    const error = new RejoinError("not_found", "The session was deleted.");
+    const error = new RejoinError("not_found", "The session was deleted. Join it to make a new one.");
     this.#vault.keeper?.forget();
     this.#channel.stopTurns();
     this.#end("deleted", error);
@@ -324,7 +347,7 @@ export class Session implements Readable<SessionSnapshot> {
     for (;;) {
       const { state, generation } = this.#channel;
       if (!state?.hasMore || state.before === null) return false;
-      const question = { before: state.before, ...(limit === undefined ? {} : { limit }) };
+      const question = { before: state.before, limit };
       const reply = (await this.#ask("history", question, true)) as HistoryReply;
       if (!this.#channel.addHistory(reply, generation)) continue;
       this.#show();

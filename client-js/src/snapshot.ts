@@ -11,9 +11,9 @@ export function emptySnapshot(id: string): SessionSnapshot {
     connection: "closed",
     error: null,
     ...ofState(null),
-    outbox: [],
-    people: [],
-    agents: [],
+    outbox: NONE,
+    people: NONE,
+    agents: NONE,
   };
 }
 

@@ -70,7 +70,8 @@ export function rememberLongPoll(): void {
 
 function isLongPollRemembered(): boolean {
   try {
-    return typeof sessionStorage !== "undefined" && sessionStorage.getItem(MEMORY) !== null;
+    // Where there is none, that throws as well.
+    return sessionStorage.getItem(MEMORY) !== null;
   } catch {
     return false;
   }

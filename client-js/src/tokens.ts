@@ -50,8 +50,9 @@ export class Tokens {
   readonly #userId: string | undefined;
   readonly #onRenewed: (token: string) => void;
   #source: TokenSource | undefined;
-  #current = "";
-  #claims: Claims = {};
+  /** As phoenix asks for it: that of the last fetch. */
+  current = "";
+  claims: Claims = {};
   #fetching: Promise<string> | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #failures = 0;
@@ -67,7 +68,7 @@ export class Tokens {
     this.first = new Promise((resolve) => {
       this.#tellFirst = resolve;
     });
-    if (typeof source === "string") this.#claims = claimsOf(source);
+    if (typeof source === "string") this.claims = claimsOf(source);
   }
 
   get isUsed(): boolean {
@@ -77,15 +78,6 @@ export class Tokens {
   /** Whether asking again may bring another token. */
   get canRenew(): boolean {
     return typeof this.#source === "function";
-  }
-
-  /** As phoenix asks for it: that of the last fetch. */
-  get current(): string {
-    return this.#current;
-  }
-
-  get claims(): Claims {
-    return this.#claims;
   }
 
   /** Another source from now on. */
@@ -112,7 +104,7 @@ export class Tokens {
   /** From now on the token is renewed in time, until `rest`. */
   watch(): void {
     this.#failures = 0;
-    this.#plan(this.canRenew ? renewAfterMs(this.#claims, Date.now()) : null);
+    this.#plan(this.canRenew ? renewAfterMs(this.claims, Date.now()) : null);
   }
 
   rest(): void {
@@ -126,7 +118,7 @@ export class Tokens {
   }
 
   async #renew(): Promise<void> {
-    const before = this.#current;
+    const before = this.current;
     try {
       const token = await this.fetch();
       this.#failures = token === before ? this.#failures + 1 : 0;
@@ -135,7 +127,7 @@ export class Tokens {
       // The connection lasts as long as the old token does; the next connection says what is wrong.
       this.#failures += 1;
     }
-    const next = renewAfterMs(this.#claims, Date.now());
+    const next = renewAfterMs(this.claims, Date.now());
     // A source that gives the old token once more, or none, is asked again, ever slower.
     this.#plan(next === null || this.#failures === 0 ? next : Math.max(next, 1_000 + fullJitter(this.#failures, RENEW_CAP_MS)));
   }
@@ -143,13 +135,13 @@ export class Tokens {
   #take(token: unknown): string {
     if (typeof token !== "string") throw new RejoinError("invalid", "The token function must give a string.");
     const claims = claimsOf(token);
-    const sub = this.#claims.sub ?? this.#userId;
+    const sub = this.claims.sub ?? this.#userId;
     if (sub !== undefined && claims.sub !== undefined && claims.sub !== sub) {
       const text = `The token is for ${claims.sub}, and this client is ${sub}'s. Make a Rejoin for each.`;
       throw new RejoinError("unauthorized", text);
     }
-    this.#current = token;
-    this.#claims = claims;
+    this.current = token;
+    this.claims = claims;
     this.#tellFirst(claims);
     return token;
   }
@@ -158,7 +150,7 @@ export class Tokens {
 async function within<T>(promise: Promise<T>, limitMs: number): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const limit = new Promise<never>((_, reject) => {
-    const text = `The token function gave nothing within ${limitMs / 1_000} s.`;
+    const text = `The token function took over ${limitMs / 1_000} s.`;
     timer = setTimeout(() => reject(new RejoinError("timeout", text)), limitMs);
   });
   try {

@@ -72,31 +72,26 @@ export class TurnReader implements AsyncIterable<string> {
   }
 
   /** The answer in pieces of every kind, from its beginning; ends with the turn, and returns how it ended. */
-  async *pieces(): AsyncGenerator<TurnPiece, TurnOutcome, undefined> {
+  pieces(): AsyncGenerator<TurnPiece, TurnOutcome, undefined> {
     const read: string[] = [];
     const values: (Json | undefined)[] = [];
+    return this.#follow(() => news(this.message, read, values));
+  }
+
+  /** Resolves with how the turn ended, at once if it has. */
+  async outcome(): Promise<TurnOutcome> {
+    return (await this.#follow(() => []).next()).value as TurnOutcome;
+  }
+
+  /** Gives what is new after each change, until the turn has ended. */
+  async *#follow(fresh: () => Iterable<TurnPiece>): AsyncGenerator<TurnPiece, TurnOutcome, undefined> {
     const limitMs = performance.now() + UNKNOWN_LIMIT_MS;
     for (;;) {
       // Listened before looking: what changes while a piece is being used is looked at next.
       const change = this.#change();
       try {
         const outcome = this.#outcome(limitMs);
-        yield* news(this.message, read, values);
-        if (outcome) return outcome;
-        await change.happened;
-      } finally {
-        change.stop();
-      }
-    }
-  }
-
-  /** Resolves with how the turn ended, at once if it has. */
-  async outcome(): Promise<TurnOutcome> {
-    const limitMs = performance.now() + UNKNOWN_LIMIT_MS;
-    for (;;) {
-      const change = this.#change();
-      try {
-        const outcome = this.#outcome(limitMs);
+        yield* fresh();
         if (outcome) return outcome;
         await change.happened;
       } finally {
@@ -112,7 +107,7 @@ export class TurnReader implements AsyncIterable<string> {
     if (end) throw end;
     if (turn || !this.#source.isCaughtUp() || message?.status === "streaming") return null;
     if (!message && performance.now() < limitMs) return null;
-    if (!message) throw new RejoinError("not_found", `There is no turn ${this.id} in what is held of this session.`);
+    if (!message) throw new RejoinError("not_found", `No turn ${this.id} here: load history().`);
     // The turn itself is known no more, its answer is.
     if (message.status === "complete") return { status: "completed", message, usage: null };
     return { status: "cancelled", message, reason: null, by: null };

@@ -268,7 +268,7 @@ describe("the end", () => {
     server.push("deleted", { by: null });
     expect(session.snapshot).toMatchObject({ status: "deleted", running: [], turns: [] });
     expect(session.snapshot.messages.at(-1)).toMatchObject({ status: "partial", parts: [{ kind: "text", text: "Hel" }] });
-    const deleted = { reason: "not_found", message: "The session was deleted." };
+    const deleted = { reason: "not_found", message: "The session was deleted. Join it to make a new one." };
     await expect(over).rejects.toMatchObject(deleted);
     await expect(session.cancel("t1")).rejects.toMatchObject(deleted);
   });
