@@ -47,6 +47,17 @@ impl Default for Pace {
     }
 }
 
+/// What came of reading keys again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renewed {
+    /// They were read.
+    Read,
+    /// They cannot be read, or not in time: the source may have others than those that are held.
+    Failed,
+    /// They were read a moment ago.
+    Unasked,
+}
+
 /// The keys of one source. Clones share them.
 #[derive(Clone)]
 pub(super) struct Keys {
@@ -135,14 +146,16 @@ impl Keys {
         self.set().is_some()
     }
 
-    /// Has the keys read again because one is missing, unless that was just done, and waits for it. Whether they may be
-    /// others now.
-    pub(super) async fn renew(&self) -> bool {
+    /// Has the keys read again because one is missing, unless that was just done, and waits for it.
+    pub(super) async fn renew(&self) -> Renewed {
         let mut readings = self.shared.readings.subscribe();
-        if !self.ask() {
-            return false;
+        let asked = self.ask();
+        let in_time = !asked || timeout(self.shared.pace.patience, readings.changed()).await.is_ok();
+        match (in_time && self.held().problem.is_none(), asked) {
+            (false, _) => Renewed::Failed,
+            (true, true) => Renewed::Read,
+            (true, false) => Renewed::Unasked,
         }
-        timeout(self.shared.pace.patience, readings.changed()).await.is_ok_and(|changed| changed.is_ok())
     }
 
     /// Whether a reading is under way or was asked for here.

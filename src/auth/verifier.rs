@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     Identity, Keeper, Refused, SharedSecret, Source,
     claims::{self, Rules},
+    keeper::Renewed,
     keeper::{Keys, Pace},
     key::{Fit, KeySet},
     token::Token,
@@ -135,10 +136,11 @@ impl Verifier {
     pub async fn identify(&self, presented: Presented<'_>) -> Result<Identity, Refused> {
         match (self.check(presented), self.keys()) {
             (Err(refused), Some(keys)) if refused.wants_keys() => {
-                if keys.renew().await {
-                    self.check(presented)
-                } else {
-                    Err(refused)
+                match (keys.renew().await, self.check(presented)) {
+                    // Nobody can say that the token is wrong: its key may be one that cannot be read now.
+                    (Renewed::Failed, Err(refused)) if refused.wants_keys() => Err(Refused::NoKeys),
+                    (Renewed::Unasked, _) => Err(refused),
+                    (_, outcome) => outcome,
                 }
             }
             (outcome, _) => outcome,

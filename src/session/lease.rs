@@ -127,7 +127,7 @@ impl Inner {
     }
 
     fn end_lost(&self, own: &Incarnation, turn: &RunningTurn) {
-        tracing::error!(session = %turn.session, turn = %turn.turn_id, "a turn runs here without a runner: ending it");
+        tracing::warn!(session = %turn.session, turn = %turn.turn_id, "a turn has no runner here: ending it, unless it has ended meanwhile");
         let op = Op::EndOwned {
             turn_id: turn.turn_id.clone(),
             incarnation: own.clone(),

@@ -148,7 +148,7 @@ async fn cve_2026_32301_no_address_that_a_token_names_is_ever_asked() {
     }
     assert!(place.asked() > 1, "an unknown id has the one place read again");
     place.say("302 Found", &format!("location: {}\r\n", trap.url), "");
-    assert_eq!(outcome(&verifier, &stranger.token()).await, Err(Refused::UnknownKey));
+    assert_eq!(outcome(&verifier, &stranger.token()).await, Err(Refused::NoKeys));
     assert_eq!(trap.asked(), 0, "nobody went where a token or a redirect led");
     assert_eq!(outcome(&verifier, &login.token()).await, Ok("u1".to_owned()));
 }
@@ -207,7 +207,7 @@ async fn a_token_does_not_wait_for_a_place_that_hangs() {
     let place = Place::with(&[&Login::new("k1")]).await;
     let verifier = place.verifier(Pace { patience: Duration::from_millis(50), ..pace() }).await;
     *place.delay.lock().unwrap() = 2 * LIMIT;
-    assert_eq!(outcome(&verifier, &Login::new("k2").token()).await, Err(Refused::UnknownKey));
+    assert_eq!(outcome(&verifier, &Login::new("k2").token()).await, Err(Refused::NoKeys));
 }
 
 #[tokio::test]
@@ -218,7 +218,8 @@ async fn keys_stay_while_their_place_is_broken() {
     let huge = format!("{{\"keys\":[],\"pad\":\"{}\"}}", "x".repeat(300 * 1024));
     for (status, body) in [("500 Oh No", ""), ("200 OK", "<html>"), ("200 OK", "{\"keys\":[]}"), ("200 OK", &huge)] {
         place.say(status, "", body);
-        assert_eq!(outcome(&verifier, &Login::new("k2").token()).await, Err(Refused::UnknownKey));
+        // Its key may be one that was published a moment ago.
+        assert_eq!(outcome(&verifier, &Login::new("k2").token()).await, Err(Refused::NoKeys));
         assert_eq!(outcome(&verifier, &login.token()).await, Ok("u1".to_owned()), "{status} {}", body.len());
         assert_eq!(verifier.problem(), None);
     }
