@@ -136,7 +136,7 @@ second.addEventListener("focus", aimSecond);
 aimSecond();
 setText(byId("me-name", HTMLElement), me.name);
 const change = byId("me-change", HTMLButtonElement);
-setText(change, identity.token === null ? "Change your name" : "Sign out");
+setText(change, identity.token === null ? "Edit name" : "Sign out");
 change.addEventListener("click", () => void (identity.token === null ? rename() : signOut()));
 listenForShortcuts({
   begin: () => show(null),
