@@ -45,10 +45,6 @@ const STALLED: Duration = Duration::from_secs(30);
 /// by which it could be missed.
 #[cfg(target_os = "linux")]
 const VANISHED: Duration = Duration::from_secs(60);
-/// How many bytes the system holds for a client beside those that are on their way to it. More could not be taken back
-/// by a newer state, and a reader of a few KiB a second would seem to stand still while they drain.
-#[cfg(target_os = "linux")]
-const UNSENT: u32 = 32 * 1024;
 /// How long requests that are being answered may take once the server shuts down.
 const FINISH: Duration = Duration::from_secs(5);
 /// The pause after the system has no file descriptors left.
@@ -113,16 +109,11 @@ struct Visit {
     patience: Patience,
 }
 
-/// Small frames do not wait for more, a client that vanishes is noticed, and how much a slow one has read is seen while
-/// it reads, instead of after a third of the megabytes that the system would gather for it.
+/// Small frames do not wait for more, and a client that vanishes is noticed.
 fn set_up(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
-    {
-        let socket = socket2::SockRef::from(stream);
-        socket.set_tcp_user_timeout(Some(VANISHED))?;
-        socket.set_tcp_notsent_lowat(UNSENT)?;
-    }
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(VANISHED))?;
     Ok(())
 }
 
@@ -169,13 +160,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_system_holds_little_for_a_client_and_notices_that_it_is_gone() {
+    async fn the_system_waits_for_nothing_and_notices_that_a_client_is_gone() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         set_up(&stream).unwrap();
         let socket = socket2::SockRef::from(&stream);
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(VANISHED));
         assert!(stream.nodelay().unwrap());
     }

@@ -13,7 +13,7 @@ use crate::support::{
 
 /// How many messages are said while some do not read, and their length: more than all the buffers on the way to one of
 /// them can take.
-const MESSAGES: u64 = 200;
+const MESSAGES: u64 = 400;
 const LENGTH: usize = 8 * 1024;
 /// What they may make the server's memory grow by, in KiB: what waits for each is at most 64 KiB.
 const GROWTH: u64 = 32 * 1024;
