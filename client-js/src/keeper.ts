@@ -89,7 +89,8 @@ export class Keeper implements SessionKeeper {
   #writeLatest(): void {
     const state = this.#latest;
     this.#latest = null;
-    if (state) this.#run(() => this.#write(state));
+    // Behind what is never answered states would only pile up.
+    if (state && !this.#isDead) this.#run(() => this.#write(state));
   }
 
   /** Drops the state; unsent messages stay. */
@@ -104,7 +105,7 @@ export class Keeper implements SessionKeeper {
     this.#run(() => this.#area.write(this.#entryPrefix + entry.id, encodeEntry(entry)));
   }
 
-  remove(id: string, isDiscarded: boolean): void {
+  remove(id: string, isDiscarded = false): void {
     const key = this.#entryPrefix + id;
     this.#run(() => (isDiscarded ? this.#area.write(key, encodeDiscarded()) : this.#area.remove(key)));
   }

@@ -27,7 +27,7 @@ export interface SessionKeeper {
   /** Keeps an unsent message, at once. */
   save(entry: StoredEntry): void;
   /** Removes one: it is in the log; or, if `isDiscarded`, it was taken back, which other windows must come to know. */
-  remove(id: string, isDiscarded: boolean): void;
+  remove(id: string, isDiscarded?: boolean): void;
   /** What has become of one meanwhile: another window may have sent it, or taken it back. */
   look(id: string): Found | Promise<Found>;
 }

@@ -148,7 +148,7 @@ export class Outbox {
     for (const entry of [...this.#entries.values()]) {
       const { reply, payload, restored, view } = entry;
       const isThere = ids.has(payload.id);
-      if (reply ? isThere || reply.seq <= lastSeq : isThere && (restored || view.status === "failed")) this.#drop(entry, false);
+      if (reply ? isThere || reply.seq <= lastSeq : isThere && (restored || view.status === "failed")) this.#drop(entry);
       else entry.arrived ||= isThere;
     }
     this.#list();
@@ -174,7 +174,7 @@ export class Outbox {
       if (this.#looking === looking) this.#looking = null;
     }
     if (found === "discarded" || (found === "gone" && entry.restored)) {
-      this.#takeBack(entry, false);
+      this.#takeBack(entry);
       return;
     }
     // Meanwhile it may have been taken back, or the connection lost: then the next one sends it.
@@ -197,7 +197,7 @@ export class Outbox {
   #sent(entry: Entry, reply: SendReply): void {
     entry.asked = false;
     entry.reply = reply;
-    this.#store.remove(entry.payload.id, false);
+    this.#store.remove(entry.payload.id);
     this.#settle(entry, ({ resolve }) => resolve(reply));
     this.#onChange();
   }
@@ -250,13 +250,13 @@ export class Outbox {
   }
 
   /** `isHere`: in this window, of which the others have to come to know. */
-  #takeBack(entry: Entry, isHere: boolean): void {
+  #takeBack(entry: Entry, isHere?: boolean): void {
     this.#drop(entry, isHere);
     this.#changed();
     this.#settle(entry, ({ reject }) => reject(new RejoinError("discarded", undefined, entry.payload.id)));
   }
 
-  #drop(entry: Entry, isDiscarded: boolean): void {
+  #drop(entry: Entry, isDiscarded?: boolean): void {
     clearTimeout(entry.timer);
     this.#entries.delete(entry.payload.id);
     this.#store.remove(entry.payload.id, isDiscarded);

@@ -39,7 +39,7 @@ export class Vault {
     this.keeper?.save(entry);
   }
 
-  remove(id: string, isDiscarded: boolean): void {
+  remove(id: string, isDiscarded?: boolean): void {
     this.keeper?.remove(id, isDiscarded);
   }
 

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { fromJoin } from "../src/fold.js";
 import { Keeper } from "../src/keeper.js";
 import type { StorageArea } from "../src/storage.js";
-import { MemoryArea } from "./support/area.js";
+import { MemoryArea, later } from "./support/area.js";
 import { prompt, snapshot } from "./support/make.js";
 
 const entry = { id: "m1", at: "2026-11-22T10:00:00Z", order: 1, payload: { id: "m1", text: "Hi" }, error: null };
@@ -21,6 +21,19 @@ it("is waited for a few seconds, once, where it never answers", async () => {
   await vi.advanceTimersByTimeAsync(3_000);
   expect(await loading).toEqual({ state: null, entries: [] });
   expect(keeper.look("m1")).toBe("kept");
+});
+
+it("is given no more states once it has not answered", async () => {
+  const area = new MemoryArea();
+  const never = (): Promise<never> => new Promise<never>(() => undefined);
+  const keeper = new Keeper({ ...later(area), read: never }, "p:", "s1");
+  const loading = keeper.load();
+  await vi.advanceTimersByTimeAsync(3_000);
+  await loading;
+  keeper.keep(state(1));
+  keeper.save(entry);
+  await vi.advanceTimersByTimeAsync(2_000);
+  expect([...area.values.keys()]).toEqual(["p:o:s1/m1"]);
 });
 
 it("has the first state at once, and of those that follow the last of each second", () => {
