@@ -105,7 +105,8 @@ export class Connection {
           this.#refused(known === null ? null : verdict.why);
           return false;
         }
-        this.#listener.status("away");
+        this.#failed = 0;
+        this.#away();
       }
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       if (this.#socket?.isConnected() === true) return true;
@@ -133,7 +134,7 @@ export class Connection {
     this.#channel = channel;
     const current = (): boolean => this.#socket === socket;
     const away = (): void => {
-      if (current()) this.#listener.status("away");
+      if (current()) this.#away();
     };
     socket.onOpen(() => {
       this.#failed = 0;
@@ -160,14 +161,18 @@ export class Connection {
   async #probe(): Promise<void> {
     if (this.#probing) return;
     this.#probing = true;
-    this.#listener.status(this.#failed < BARRED ? "away" : "barred");
     try {
-      if (!(await this.#admitted())) return;
+      if (!(await this.#admitted()) || this.#socket?.isConnected() === true) return;
       this.#failed += 1;
-      if (this.#failed === BARRED) this.#listener.status("barred");
+      this.#away();
     } finally {
       this.#probing = false;
     }
+  }
+
+  /** There is no connection. Why stays said from one failed attempt to the next. */
+  #away(): void {
+    this.#listener.status(this.#failed < BARRED ? "away" : "barred");
   }
 }
 
