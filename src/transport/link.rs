@@ -5,13 +5,7 @@
 //! by the closing timeout — and nothing that is sent leaves a buffer behind: frames are gathered in one that lives only
 //! while they are written, and large messages leave from where they lie.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::{
@@ -33,7 +27,11 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Options, meter::Meter};
+use super::{
+    Options,
+    patient::{Patient, is_given_up},
+    write_now::WriteNow,
+};
 use crate::{
     channel::{Closing, Outbox, OutboxNext},
     protocol::{
@@ -52,16 +50,14 @@ const MAX_WRITE_BUFFER: usize = 256 * 1024;
 
 /// A connection's bytes, as frames.
 pub(super) struct Link<S> {
-    ws: WebSocketStream<Meter<S>>,
+    ws: WebSocketStream<Patient<S, ()>>,
     /// Frames that are gathered or being written; nothing at all while the connection is idle.
     unsent: Unsent,
     /// The client has said that it goes: it is shown nothing more.
     leaving: bool,
     farewell: Farewell,
     socket: Arc<Socket>,
-    written: Arc<AtomicU64>,
     idle_timeout: Duration,
-    stall_timeout: Duration,
     close_timeout: Duration,
     heard: Instant,
 }
@@ -95,7 +91,7 @@ enum End {
     Gone,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+impl<S: AsyncRead + AsyncWrite + WriteNow + Unpin> Link<S> {
     /// A link over a stream that was upgraded; `read` is what was read beyond the request.
     pub(super) async fn new(
         stream: S,
@@ -104,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         farewell: Farewell,
         options: &Options,
     ) -> Self {
-        let (stream, written) = Meter::new(stream);
+        let stream = Patient::new(stream, options.stall_timeout, ());
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -122,9 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             leaving: false,
             farewell,
             socket,
-            written,
             idle_timeout: options.idle_timeout,
-            stall_timeout: options.stall_timeout,
             close_timeout: options.close_timeout,
             heard: Instant::now(),
         }
@@ -228,9 +222,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         if self.unsent.is_full() { self.flush(outbox).await } else { None }
     }
 
+    /// Writes what was gathered, for as long as the client reads anything and what waits is still to be written.
     async fn flush(&mut self, outbox: &Outbox) -> Option<End> {
-        let (stall, written) = (self.stall_timeout, Arc::clone(&self.written));
-        moving(self.send(), stall, &written, outbox).await
+        tokio::select! {
+            biased;
+            sent = self.send() => sent.err().map(|error| if is_stalled(&error) { End::Stalled } else { End::Gone }),
+            () = outbox.cut() => Some(cut(outbox)),
+        }
     }
 
     /// Writes what was gathered. Cancel safe: the rest is written by the next call.
@@ -318,36 +316,6 @@ impl Unsent {
     }
 }
 
-/// Waits for a write as long as the client reads anything, and what waits is still to be written.
-async fn moving(
-    write: impl Future<Output = Result<(), tungstenite::Error>>,
-    stall: Duration,
-    written: &AtomicU64,
-    outbox: &Outbox,
-) -> Option<End> {
-    tokio::pin!(write);
-    // Nearly every write is done at once, and needs no timer.
-    if let Some(done) = write.as_mut().now_or_never() {
-        return done.err().map(|_| End::Gone);
-    }
-    loop {
-        let before = written.load(Ordering::Relaxed);
-        let done = tokio::select! {
-            biased;
-            done = write.as_mut() => Some(done),
-            () = outbox.cut() => return Some(cut(outbox)),
-            () = tokio::time::sleep(stall) => None,
-        };
-        match done {
-            Some(done) => return done.err().map(|_| End::Gone),
-            None if written.load(Ordering::Relaxed) == before => {
-                return Some(End::Stalled);
-            }
-            None => {}
-        }
-    }
-}
-
 fn cut(outbox: &Outbox) -> End {
     match outbox.next() {
         OutboxNext::Close(Closing { code, reason, .. }) => End::Close(code, reason),
@@ -369,8 +337,13 @@ fn refusal(error: &tungstenite::Error) -> End {
             }
         }
         tungstenite::Error::Utf8(_) => End::Close(close::NOT_UTF8, "the text is not UTF-8"),
+        error if is_stalled(error) => End::Stalled,
         _ => End::Gone,
     }
+}
+
+fn is_stalled(error: &tungstenite::Error) -> bool {
+    matches!(error, tungstenite::Error::Io(error) if is_given_up(error))
 }
 
 fn is_reset(error: &tungstenite::Error) -> bool {

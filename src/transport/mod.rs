@@ -17,7 +17,6 @@ mod identify;
 mod link;
 mod lobby;
 pub mod long_poll;
-mod meter;
 mod mount;
 mod origin;
 mod params;
@@ -26,6 +25,7 @@ mod rates;
 mod serve;
 mod subprotocol;
 mod websocket;
+mod write_now;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

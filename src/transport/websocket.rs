@@ -33,6 +33,7 @@ use super::{
     lobby::Guest,
     patient::Patient,
     subprotocol::{self, Offer},
+    write_now::WriteNow,
 };
 use crate::{protocol::Serializer, socket::Socket, telemetry::trace::Trace};
 
@@ -186,7 +187,7 @@ fn follow<'a, S>(
     state: &'a State,
 ) -> BoxFuture<'a, ()>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'a,
+    S: AsyncRead + AsyncWrite + WriteNow + Unpin + Send + 'a,
 {
     Box::pin(async move {
         let mut link = Box::pin(Link::new(stream, read, socket, farewell, state.options())).await;
