@@ -166,11 +166,14 @@ export class Connection implements Readable<ConnectionSnapshot> {
     const wasStable = wasOpen && performance.now() - this.#openedAt >= STABLE_MS;
     this.lost.emit(code);
     this.#rest();
-    if (wasStable) this.#policyCloses = 0;
-    if (wasStable) this.#store.set({ failures: 0 });
+    if (wasStable) {
+      this.#policyCloses = 0;
+      this.#store.set({ failures: 0 });
+    }
     if (!wasOpen && code === POLICY && reason === "forbidden") this.#onRefused();
-    else if (wasOpen && code === POLICY && ++this.#policyCloses >= MAX_POLICY_CLOSES) this.#refuse(policyError());
-    else {
+    else if (wasOpen && code === POLICY && ++this.#policyCloses >= MAX_POLICY_CLOSES) {
+      this.#refuse(new RejoinError("rate_limited", "The server ends each connection for a broken rule. Log in again."));
+    } else {
       this.#later(new RejoinError("disconnected", "There is no connection. It is tried again."));
       if (!wasOpen) void this.#ask();
     }
@@ -290,9 +293,4 @@ export class Connection implements Readable<ConnectionSnapshot> {
     socket.onClose(({ code, reason }) => this.#onLost(code, reason));
     return socket;
   }
-}
-
-function policyError(): RejoinError {
-  const text = "The server ends each connection for a broken rule. Log in again.";
-  return new RejoinError("rate_limited", text);
 }

@@ -6,6 +6,7 @@
  */
 import type { Connection } from "./connection.js";
 import { RejoinError } from "./errors.js";
+import { quiet } from "./quiet.js";
 
 /** What is shown of a membership on the way to it, or where the connection is refused. */
 export interface Standing {
@@ -134,11 +135,13 @@ export class Membership {
 function deferred(): Deferred {
   let resolve: () => void = () => undefined;
   let reject: (error: RejoinError) => void = () => undefined;
-  const promise = new Promise<void>((yes, no) => {
-    resolve = yes;
-    reject = no;
-  });
   // A join may fail long after the one who asked has stopped waiting; the snapshot says so too.
-  promise.catch(() => undefined);
+  const promise = quiet(
+    () =>
+      new Promise<void>((yes, no) => {
+        resolve = yes;
+        reject = no;
+      }),
+  );
   return { promise, resolve, reject };
 }

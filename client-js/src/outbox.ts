@@ -9,6 +9,7 @@
 import { fullJitter } from "./backoff.js";
 import { RejoinError, asError } from "./errors.js";
 import type { Found, SendPayload, SessionKeeper, StoredEntry } from "./kept.js";
+import { quiet } from "./quiet.js";
 import type { Requests } from "./requests.js";
 import type { SendOptions } from "./shapes.js";
 import type { Message, Part, Person, SendReply } from "./types.js";
@@ -87,9 +88,8 @@ export class Outbox {
   add(payload: SendPayload): Promise<SendReply> {
     const known = this.#entries.get(payload.id);
     const entry = known ?? this.#make(payload, new Date().toISOString(), (this.#lastOrder += 1), null, false);
-    const sent = new Promise<SendReply>((resolve, reject) => entry.waiters.push({ resolve, reject }));
     // What became of it is shown by the entry itself; nobody has to wait for it.
-    sent.catch(() => undefined);
+    const sent = quiet(() => new Promise<SendReply>((resolve, reject) => entry.waiters.push({ resolve, reject })));
     if (known) this.retry(payload.id);
     else {
       this.#entries.set(payload.id, entry);

@@ -8,6 +8,7 @@ import { RejoinError, asError } from "./errors.js";
 import type { Persistence, SessionKeeper } from "./kept.js";
 import type { Readable } from "./listeners.js";
 import { SessionList, type ListOptions } from "./list.js";
+import { quiet } from "./quiet.js";
 import { Session, type Host } from "./session.js";
 import { Sessions } from "./sessions.js";
 import type { ConnectionSnapshot, SessionOptions, Transport } from "./shapes.js";
@@ -121,14 +122,16 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
    * Another token, or another function that gives one: of this connection, at once for all sessions, and of the ones to
    * come. For another person make another `Rejoin`.
    */
-  async renewToken(token: TokenSource): Promise<void> {
+  renewToken(token: TokenSource): Promise<void> {
     this.#tokens.replace(token);
-    if (!this.#connection.isOpen) {
-      this.#connection.retryNow();
-      return;
-    }
-    const current = this.#tokens.fetch();
-    await this.#present(typeof current === "string" ? current : await current);
+    return quiet(async () => {
+      if (!this.#connection.isOpen) {
+        this.#connection.retryNow();
+        return;
+      }
+      const current = this.#tokens.fetch();
+      await this.#present(typeof current === "string" ? current : await current);
+    });
   }
 
   /** Leaves all sessions and closes. What the sessions hold stays; `join()` leads back. */
@@ -138,9 +141,9 @@ export class Rejoin implements Readable<ConnectionSnapshot> {
   }
 
   /** Closes, and removes everything that was kept of this person: for signing out. */
-  async forget(): Promise<void> {
+  forget(): Promise<void> {
     this.disconnect();
-    await this.#persist?.forget(this.#url, this.#userId());
+    return quiet(async () => this.#persist?.forget(this.#url, this.#userId()));
   }
 
   /** Everything that is, or may be, joined on the connection. */

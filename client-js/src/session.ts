@@ -13,6 +13,7 @@ import type { Kept, SessionKeeper } from "./kept.js";
 import { Emitter, Store, type Readable } from "./listeners.js";
 import { Membership } from "./membership.js";
 import { Outbox, sendPayload } from "./outbox.js";
+import { quiet } from "./quiet.js";
 import { Requests } from "./requests.js";
 import type { SendOptions, SessionEvents, SessionOptions, SessionSnapshot, SessionUpdate } from "./shapes.js";
 import type { Sessions } from "./sessions.js";
@@ -133,7 +134,7 @@ export class Session implements Readable<SessionSnapshot> {
    * Joins the session for that if it is not joined, and connects, also after `leave` or `disconnect`.
    */
   send(content: string | readonly Part[], options: SendOptions = {}): Promise<SendReply> {
-    if (content.length === 0) return Promise.reject(new RejoinError("invalid", "A message says something."));
+    if (content.length === 0) return refused(new RejoinError("invalid", "Nothing to send. Write something."));
     const isGone = this.#store.snapshot.status === "deleted";
     if (!isGone) void this.#membership.join();
     const sent = this.#outbox.add(sendPayload(options.id ?? randomId(), content, options));
@@ -153,16 +154,16 @@ export class Session implements Readable<SessionSnapshot> {
   }
 
   /** Stops a turn. Resolves when it has ended, with how: it may have reached its own end first. */
-  async cancel(turnId: string): Promise<CancelReply> {
-    return (await this.#ask("cancel", { turn_id: turnId }, true)) as CancelReply;
+  cancel(turnId: string): Promise<CancelReply> {
+    return this.#ask("cancel", { turn_id: turnId }, true);
   }
 
   /**
    * Asks again what an ended turn was asked. While an attempt is under way, that one is the answer, also where it is
    * this very retry whose first answer was lost.
    */
-  async retry(turnId: string): Promise<RetryReply> {
-    return (await this.#ask("retry", { turn_id: turnId }, () => this.#retryOf(turnId))) as RetryReply;
+  retry(turnId: string): Promise<RetryReply> {
+    return this.#ask("retry", { turn_id: turnId }, () => this.#retryOf(turnId));
   }
 
   /** The turn of that id, to be read from its start to its end. */
@@ -177,26 +178,33 @@ export class Session implements Readable<SessionSnapshot> {
 
   /** Loads older messages. Resolves with whether there are still older ones. */
   history(limit?: number): Promise<boolean> {
-    this.#history ??= this.#loadOlder(limit).finally(() => {
-      this.#history = null;
-    });
-    return this.#history;
+    return (this.#history ??= quiet(() =>
+      this.#loadOlder(limit).finally(() => {
+        this.#history = null;
+      }),
+    ));
   }
 
   /** Changes title, metadata or how many turns may run at once. */
-  async update(changes: SessionUpdate): Promise<void> {
-    await this.#ask("update", changes, true);
+  update(changes: SessionUpdate): Promise<void> {
+    return quiet(async () => {
+      await this.#ask("update", changes, true);
+    });
   }
 
   /** Sends something to everyone else here, past the log: now, or not at all (`disconnected`). */
-  async broadcast(event: string, payload: Json = {}): Promise<void> {
-    if (!this.#channel.isLive) throw new RejoinError("disconnected", "There is no connection. It is tried again.");
-    await this.#ask("broadcast", { event, payload }, false);
+  broadcast(event: string, payload: Json = {}): Promise<void> {
+    return quiet(async () => {
+      if (!this.#channel.isLive) throw new RejoinError("disconnected", "There is no connection. It is tried again.");
+      await this.#ask("broadcast", { event, payload }, false);
+    });
   }
 
   /** Replaces this connection's own presence fields, now and after each later join. */
-  async setPresence(fields: Readonly<Record<string, Json>>): Promise<void> {
-    if (this.#channel.show(fields)) await this.#ask("presence", fields, true);
+  setPresence(fields: Readonly<Record<string, Json>>): Promise<void> {
+    return quiet(async () => {
+      if (this.#channel.show(fields)) await this.#ask("presence", fields, true);
+    });
   }
 
   /** @internal Renews the identity of the whole connection. */
@@ -240,10 +248,9 @@ export class Session implements Readable<SessionSnapshot> {
     return end;
   }
 
-  #ask(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<unknown> {
+  #ask<Reply>(event: string, payload: object, repeat: boolean | (() => unknown)): Promise<Reply> {
     const over = this.#over;
-    if (over) return Promise.reject(over);
-    return this.#requests.request(event, payload, { repeat });
+    return over ? refused(over) : quiet(() => this.#requests.request(event, payload, { repeat }) as Promise<Reply>);
   }
 
   /** Why nothing can be asked and nothing will come; null while something may. */
@@ -280,7 +287,7 @@ export class Session implements Readable<SessionSnapshot> {
     this.#outbox.resume();
     const fields = this.#channel.staleFields;
     // A refusal is told to the next `setPresence`.
-    if (fields) this.#ask("presence", fields, true).catch(() => undefined);
+    if (fields) void this.#ask("presence", fields, true);
     this.#membership.reached();
   }
 
@@ -348,7 +355,7 @@ export class Session implements Readable<SessionSnapshot> {
       const { state, generation } = this.#channel;
       if (!state?.hasMore || state.before === null) return false;
       const question = { before: state.before, limit };
-      const reply = (await this.#ask("history", question, true)) as HistoryReply;
+      const reply = await this.#ask<HistoryReply>("history", question, true);
       if (!this.#channel.addHistory(reply, generation)) continue;
       this.#show();
       return this.#store.snapshot.hasMore;
@@ -377,4 +384,8 @@ export class Session implements Readable<SessionSnapshot> {
     if (state) this.#outbox.arrived(state.messages, state.lastSeq);
     this.#store.set({ ...change, ...ofState(state, this.#store.snapshot), outbox: this.#outbox.messages });
   }
+}
+
+function refused(error: RejoinError): Promise<never> {
+  return quiet(() => Promise.reject(error));
 }

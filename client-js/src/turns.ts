@@ -6,6 +6,7 @@
  */
 import { RejoinError } from "./errors.js";
 import { turnOf, type SessionState } from "./fold.js";
+import { quiet } from "./quiet.js";
 import type { CancelReason, Json, Message, PartKind, Person, Turn, TurnError } from "./types.js";
 
 /** How a turn ended. `message` is what there is of the answer; null if nothing was said, or if it is not held. */
@@ -79,8 +80,8 @@ export class TurnReader implements AsyncIterable<string> {
   }
 
   /** Resolves with how the turn ended, at once if it has. */
-  async outcome(): Promise<TurnOutcome> {
-    return (await this.#follow(() => []).next()).value as TurnOutcome;
+  outcome(): Promise<TurnOutcome> {
+    return quiet(async () => (await this.#follow(() => []).next()).value as TurnOutcome);
   }
 
   /** Gives what is new after each change, until the turn has ended. */
