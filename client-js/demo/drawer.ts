@@ -10,7 +10,7 @@ export class Drawer {
   #isOpen = false;
 
   constructor() {
-    this.#button.addEventListener("click", () => this.#set(true));
+    this.#button.addEventListener("click", () => this.open());
     byId("close-menu", HTMLButtonElement).addEventListener("click", () => this.close());
     this.#shade.addEventListener("click", () => this.close());
     this.#list.addEventListener("keydown", (event) => {
@@ -18,6 +18,10 @@ export class Drawer {
     });
     this.#narrow.addEventListener("change", () => this.#set(false));
     this.#set(false);
+  }
+
+  open(): void {
+    this.#set(true);
   }
 
   close(): void {

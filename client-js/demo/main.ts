@@ -5,6 +5,7 @@ import { addressFor, addressOf, sessionInAddress } from "./address.js";
 import { announce } from "./announcer.js";
 import { Banner } from "./banner.js";
 import { Composer } from "./composer.js";
+import { Deletion } from "./deletion.js";
 import { byId, copyText, scheduler, setText } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { anyName, keepToken, knownIdentity } from "./identity.js";
@@ -39,6 +40,7 @@ const composer = new Composer({
   stop: () => tell(view.stop()),
 });
 const title = new Title(() => view.session, () => composer.focus());
+const deletion = new Deletion(identity, () => ({ id: view.session.id, title: titleOf(view.session.snapshot.info) }), onDeleted);
 const stage: Stage = { rejoin, userId: me.id, people: new People(() => me.id), scroller, changed: draw };
 const connection = byId("connection", HTMLElement);
 const share = byId("share", HTMLButtonElement);
@@ -67,6 +69,15 @@ function show(id: string | null, isBack = false): void {
   else scroller.element.focus();
 }
 
+/** The way back must not lead to it: whoever opens a session that is not there makes it. */
+function onDeleted(id: string): void {
+  if (view.session.id !== id) return;
+  history.replaceState(null, "", addressOf(null));
+  show(null, true);
+  drawer.open();
+  announce("The session was deleted.");
+}
+
 function say(text: string, whenBusy: "queue" | "interrupt"): void {
   if (view.isNew) {
     history.replaceState(null, "", addressOf(view.session.id));
@@ -91,6 +102,7 @@ function render(): void {
   begin.setAttribute("aria-current", isNew ? "page" : "false");
   title.update(snapshot.info, isNew, snapshot.running.length > 0);
   share.hidden = isNew;
+  deletion.update(!isNew && snapshot.info !== null && snapshot.status !== "deleted" && snapshot.status !== "refused");
   composer.update(snapshot.running.length > 0);
   byId("welcome", HTMLElement).hidden = !(isNew || snapshot.isReady) || snapshot.messages.length + snapshot.outbox.length > 0;
   view.draw();

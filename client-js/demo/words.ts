@@ -144,6 +144,24 @@ function bad(text: string, action: Notice["action"]): Notice {
   return { tone: "bad", text, retryAt: undefined, action };
 }
 
+/** Why a session was not deleted, by the status of the answer (null: there was none), and what to do. */
+export function refusedDeletion(status: number | null): string {
+  switch (status) {
+    case null:
+      return "The server gave no answer. See whether you are online, and try again: deleting twice does no harm.";
+    case 401:
+      return "The server does not take your token any more. Load this page anew with another token, and try again.";
+    case 403:
+      return "You may not delete this session. Ask somebody who has the admin right on it.";
+    case 404:
+      return "This session is not there any more: somebody else has deleted it. Choose another one in the list.";
+    case 429:
+      return "You have asked for too much in a short time. Wait a few seconds, and try again.";
+    default:
+      return "The server cannot delete it now. Wait a few seconds, and try again.";
+  }
+}
+
 /** When the next try is made, as it stands beside a notice. */
 export function retryText(retryAt: number | null | undefined, nowMs: number): string {
   if (retryAt === undefined) return "";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { connectionText, hue, initials, plainText, titleFrom, turnView, typingText } from "../demo/words.js";
+import { connectionText, hue, initials, plainText, refusedDeletion, titleFrom, turnView, typingText } from "../demo/words.js";
 import { applyEvents, fromJoin, type Message, type SessionState } from "../src/index.js";
 import { added, answer, completed, ended, person, prompt, queued, snapshot, started, turn } from "./support/make.js";
 
@@ -9,6 +9,12 @@ const partial = answer("t1", 2, "Hel", "partial");
 function views(state: SessionState): (string | undefined)[] {
   return state.messages.map((message) => turnView(state, message)?.text);
 }
+
+describe("what is said of a session that was not deleted", () => {
+  it.each([null, 401, 403, 404, 429, 500, 503])("says what to do (%s)", (status) => {
+    expect(refusedDeletion(status)).toMatch(/again|Ask somebody|Choose another/u);
+  });
+});
 
 describe("what is said of a turn", () => {
   it("stands beside the answer while it runs", () => {

@@ -1,16 +1,9 @@
 /** The demo page for those who see it otherwise, have no mouse, or hold it in one hand. */
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { describe, expect, it } from "vitest";
 import { added, answer, ended, prompt, started, turn } from "../support/make.js";
+import { violations } from "./axe.js";
 import { canBrowse, useDemo } from "./demo.js";
 import { MockServer } from "./mock.js";
-
-const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
-
-interface Axe {
-  run(): Promise<{ violations: { id: string; nodes: { html: string; failureSummary: string }[] }[] }>;
-}
 
 const SUMMARY = { id: "s1", title: "Moons", status: "running", last_seq: 5, updated_at: "2026-11-22T10:00:06.000Z" };
 const RUNNING = [{ turn_id: "t1", agent: "echo", by: { id: "u1", name: "Ada" }, liveness: "alive" }];
@@ -19,27 +12,21 @@ describe.skipIf(!canBrowse)("the page", () => {
   const demo = useDemo();
   const by = (testid: string): ReturnType<typeof demo.by> => demo.by(testid);
 
-  async function violations(): Promise<string[]> {
-    await demo.page.evaluate(await readFile(AXE, "utf8"));
-    const { violations: found } = await demo.page.evaluate(() => (globalThis as unknown as { axe: Axe }).axe.run());
-    return found.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`));
-  }
-
   it.each(["light", "dark"] as const)("has nothing that axe objects to, %s: a list, a session, a stream, no connection", async (colorScheme) => {
     await demo.page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     demo.server.on("list", () => ({ sessions: [{ ...SUMMARY, running: RUNNING }], has_more: true }));
     await demo.page.goto(`${MockServer.url}/?name=Ada`);
     await by("session-link").waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(demo.page)).toEqual([]);
     await demo.openBusy();
     demo.server.events(added(6, prompt("m3", 6, "# Plan\n\n- [x] a\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```sh\nls\n```\n\n> `q`")));
     await by("message").nth(3).waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(demo.page)).toEqual([]);
     demo.server.events(ended(7, "t1", "owner_gone", answer("t1", 2, "Because", "partial")));
     await by("retry").waitFor();
     await demo.server.drop();
     await by("banner").waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(demo.page)).toEqual([]);
   });
 
   it("can be used from the first question to a retry without a mouse", async () => {

@@ -4,7 +4,7 @@
  * It says what the test says; joins, sends and heartbeats are recorded, and answered where the test gave an answer.
  */
 import { readFile } from "node:fs/promises";
-import type { BrowserContext, WebSocketRoute } from "playwright-core";
+import type { BrowserContext, Route, WebSocketRoute } from "playwright-core";
 import type { JoinReply, SessionEvent } from "../../src/index.js";
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -35,6 +35,10 @@ export class MockServer {
   static readonly url = "http://mock.test";
   /** What the page sent to its session. */
   readonly frames: { readonly event: string; readonly payload: Payload }[] = [];
+  /** What the page asked over HTTP. */
+  readonly asked: { readonly method: string; readonly path: string; readonly token: string | undefined }[] = [];
+  /** What that is answered with; null breaks the connection. */
+  status: number | null = 404;
   readonly #answers = new Map<string, Answer>();
   #socket: WebSocketRoute | null = null;
   #join: { readonly ref: string; readonly topic: string } | null = null;
@@ -44,7 +48,9 @@ export class MockServer {
 
   async serve(context: BrowserContext): Promise<void> {
     await context.route(`${MockServer.url}/**`, async (route) => {
-      const file = new URL(route.request().url()).pathname.slice(1) || "index.html";
+      const { pathname } = new URL(route.request().url());
+      if (pathname.startsWith("/api/")) return this.#onRequest(route);
+      const file = pathname.slice(1) || "index.html";
       const contentType = TYPES[file];
       if (contentType === undefined) return route.fulfill({ status: 404 });
       const body = await readFile(new URL(`../../demo/dist/${file}`, import.meta.url));
@@ -77,6 +83,13 @@ export class MockServer {
   async drop(): Promise<void> {
     this.up = false;
     await this.#socket?.close({ code: 1012 });
+  }
+
+  async #onRequest(route: Route): Promise<void> {
+    const request = route.request();
+    const { pathname, search } = new URL(request.url());
+    this.asked.push({ method: request.method(), path: pathname + search, token: request.headers()["authorization"] });
+    await (this.status === null ? route.abort("connectionreset") : route.fulfill({ status: this.status, json: {} }));
   }
 
   #accept(socket: WebSocketRoute): void {

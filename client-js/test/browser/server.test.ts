@@ -119,6 +119,20 @@ describe.skipIf(!rejoinBin() || chromiumPath() === undefined)("the page on the r
     await other.getByTestId("welcome").waitFor({ state: "hidden" });
   });
 
+  it("is deleted for everybody, and for good", async () => {
+    const [ada, ben] = [await open("Ada"), await open("Ben")];
+    await say(ada, WORDS);
+    await Promise.all([midway(ada), midway(ben)]);
+    await ada.getByTestId("delete").click();
+    await ada.getByTestId("deletion-confirm").click();
+    await ada.getByTestId("welcome").waitFor();
+    await ben.getByTestId("banner").getByText("This session was deleted.").waitFor();
+    for (const page of [ada, ben]) await page.getByTestId("session-link").waitFor({ state: "detached" });
+    await ben.getByTestId("banner-action").click();
+    await ben.getByTestId("welcome").waitFor();
+    expect(await ben.getByTestId("message").count()).toBe(0);
+  });
+
   it("loses nothing by a refresh in the middle of an answer", async () => {
     const page = await open("Ada");
     await say(page, WORDS);
