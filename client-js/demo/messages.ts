@@ -6,7 +6,7 @@
 import type { Message, SessionSnapshot } from "../src/index.js";
 import { KeyedList, byId } from "./dom.js";
 import { MessageView, type Actions, type Row } from "./message.js";
-import { askedBy, turnView } from "./words.js";
+import { answeringOf, askedBy, questionOf, turnView } from "./words.js";
 
 export class MessageList {
   readonly #list: KeyedList<Row>;
@@ -23,15 +23,24 @@ export class MessageList {
     const shown = this.#shown;
     if (shown?.messages === state.messages && shown.turns === state.turns && shown.ended === state.ended) return;
     const turnsChanged = shown?.turns !== state.turns || shown.ended !== state.ended;
+    // Or older ones came above, among which may be what is answered.
+    const isNew = turnsChanged || shown.messages[0]?.id !== state.messages[0]?.id;
     const before = new Map(this.#rows.map((row) => [row.message.id, row]));
-    this.#rows = state.messages.map((message) => rowOf(state, message, before.get(message.id), turnsChanged));
+    this.#rows = state.messages.map((message, place) => rowOf(state, place, message, before.get(message.id), isNew));
     this.#shown = state;
     this.#list.update(this.#rows);
   }
 }
 
-function rowOf(state: SessionSnapshot, message: Message, old: Row | undefined, turnsChanged: boolean): Row {
-  if (old && !turnsChanged) return old.message === message ? old : { ...old, message };
-  // Who asked is known for as long as the turn is held; it does not change.
-  return { message, turn: turnView(state, message), askedBy: askedBy(state, message) || (old?.askedBy ?? "") };
+function rowOf(state: SessionSnapshot, place: number, message: Message, old: Row | undefined, isNew: boolean): Row {
+  if (old && !isNew) return old.message === message ? old : { ...old, message };
+  // Who asked what is known for as long as the turn is held; it does not change.
+  const questionId = questionOf(state, message) ?? old?.questionId ?? null;
+  return {
+    message,
+    turn: turnView(state, message),
+    askedBy: askedBy(state, message) || (old?.askedBy ?? ""),
+    questionId,
+    answering: answeringOf(state.messages, place, questionId),
+  };
 }

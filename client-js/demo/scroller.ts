@@ -46,6 +46,20 @@ export class Scroller {
     if (withFocus) this.element.focus();
   }
 
+  /** Goes to a message, which takes the focus, and stays there whatever arrives below. */
+  visit(messageId: string): void {
+    const message = this.element.querySelector<HTMLElement>(`[data-message-id="${CSS.escape(messageId)}"]`);
+    if (!message) return;
+    this.#isFollowing = false;
+    this.#seen = this.#count;
+    // For as long as it has the focus: who clicks into a message does not want it marked.
+    message.tabIndex = -1;
+    message.addEventListener("blur", () => message.removeAttribute("tabindex"), { once: true });
+    message.focus({ preventScroll: true });
+    message.scrollIntoView({ block: "center" });
+    this.#showJump();
+  }
+
   /** After each change of what is shown: `count` messages, and whether there are older ones. */
   shown(count: number, hasMore: boolean): void {
     this.#count = count;

@@ -39,6 +39,7 @@ export class SessionView {
       userId: stage.userId,
       stop: (turnId) => session.cancel(turnId),
       retry: (turnId) => session.retry(turnId),
+      visit: (messageId) => stage.scroller.visit(messageId),
     });
     this.#pending = new Pending(session);
     this.#queue = new Queue(session);

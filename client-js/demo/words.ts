@@ -94,6 +94,32 @@ export function askedBy(state: Said, message: Message): string {
   return message.turn_id === null ? "" : (turnOf(state, message)?.by.name ?? "");
 }
 
+/** The question of an answer; null where no turn is held that tells, neither its own nor the one that retried it. */
+export function questionOf({ turns, ended }: Said, { turn_id: id }: Message): string | null {
+  if (id === null) return null;
+  const isOf = (turn: Turn): boolean => turn.id === id || turn.retry_of === id;
+  return (turns.find(isOf) ?? [...ended.values()].find(isOf))?.prompt_id ?? null;
+}
+
+/** What an answer is for, as it stands above it. */
+export interface Answering {
+  readonly text: string;
+  /** Whose question it is, and its id; null where it is not held. */
+  readonly by: string | null;
+  readonly questionId: string | null;
+}
+
+/** Which question the message at `place` answers; null where that stands right above it, or is not known. */
+export function answeringOf(messages: readonly Message[], place: number, questionId: string | null): Answering | null {
+  const above = messages[place - 1];
+  if (questionId === null || !above || above.id === questionId) return null;
+  const question = messages.findLast(({ id }) => id === questionId);
+  if (!question) return { text: "answering an earlier message", by: null, questionId: null };
+  const by = question.author?.name ?? question.role;
+  const words = titleFrom(plainText(question));
+  return { text: words === "" ? `answering ${by}` : `answering ${by}: ${words}`, by, questionId };
+}
+
 /** What the connection element says. */
 export function connectionText(state: ConnectionStatus, isJoining: boolean, joinedBefore: boolean): string {
   if (state === "closed") return "Disconnected";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { connectionText, hue, initials, plainText, refusedDeletion, titleFrom, turnView, typingText } from "../demo/words.js";
+import { answeringOf, connectionText, hue, initials, plainText, questionOf, refusedDeletion, titleFrom, turnView, typingText } from "../demo/words.js";
 import { applyEvents, fromJoin, type Message, type SessionState } from "../src/index.js";
 import { added, answer, completed, ended, person, prompt, queued, snapshot, started, turn } from "./support/make.js";
 
@@ -9,6 +9,44 @@ const partial = answer("t1", 2, "Hel", "partial");
 function views(state: SessionState): (string | undefined)[] {
   return state.messages.map((message) => turnView(state, message)?.text);
 }
+
+describe("what is said of the question of an answer", () => {
+  const said = (state: SessionState): (string | undefined)[] =>
+    state.messages.map((message, place) => answeringOf(state.messages, place, questionOf(state, message))?.text);
+  const retry = { ...turn("t2", "m1"), attempt: 2, retry_of: "t1" };
+  const between = applyEvents(begun, [
+    added(3, prompt("m2", 3, "# And\nwho?", "u2")),
+    completed(4, "t1", answer("t1", 2, "Hello")),
+    added(5, prompt("m3", 5, "Me too", "u3")),
+  ]);
+
+  it("is nothing where that stands right above it", () => {
+    expect(said(between)).toEqual([undefined, undefined, undefined, undefined]);
+  });
+
+  it("names who asked and the first words where others have said something meanwhile", () => {
+    expect(said(applyEvents(between, [started(6, turn("t3", "m2"))])).at(-1)).toBe("answering Ben: And");
+  });
+
+  it("stands above a retry, and is known of the attempt that it takes the place of", () => {
+    const retried = applyEvents(between, [ended(6, "t1", "user", partial), started(7, retry)]);
+    expect(said(retried)).toEqual([undefined, undefined, undefined, undefined, "answering Ada: Hi"]);
+    expect(retried.messages.map((message) => questionOf(retried, message))).toEqual([null, "m1", null, null, "m1"]);
+  });
+
+  it("says that the question is an earlier one where that is not held, unless it may stand right above", () => {
+    const state = applyEvents(between, [started(6, retry)]);
+    const held = { ...state, messages: state.messages.slice(1) };
+    expect(said(held)).toEqual([undefined, undefined, undefined, "answering an earlier message"]);
+  });
+
+  it("does without words where the question has none, and is nothing where nobody knows it", () => {
+    const silent = { ...prompt("m1", 1), parts: [{ kind: "data" as const, value: 1 }] };
+    const [other, reply] = [prompt("m2", 3), answer("t1", 4, "Hello")];
+    expect(answeringOf([silent, other, reply], 2, "m1")?.text).toBe("answering Ada");
+    expect(answeringOf([silent, other, reply], 2, null)).toBeNull();
+  });
+});
 
 describe("what is said of a session that was not deleted", () => {
   it.each([null, 401, 403, 404, 429, 500, 503])("says what to do (%s)", (status) => {

@@ -1,6 +1,7 @@
 /** The demo page against a server that does as the test says: what it shows of every state of a session, and how it looks. */
 import { describe, expect, it } from "vitest";
 import { added, answer, completed, delta, ended, person, prompt, replay, snapshot, started, turn } from "../support/make.js";
+import { violations } from "./axe.js";
 import { screenshot } from "./chromium.js";
 import { canBrowse, useDemo } from "./demo.js";
 import { Refusal } from "./mock.js";
@@ -73,6 +74,40 @@ describe.skipIf(!canBrowse)("the page", () => {
     await demo.page.getByText("echo is answering, attempt 2").waitFor();
     await gone.getByTestId("retry").waitFor({ state: "hidden" });
     expect(await gone.getByTestId("turn-status").textContent()).toContain("interrupted");
+  });
+
+  it("leads from an answer to its question, where that does not stand right above it", async () => {
+    await demo.openBusy();
+    const questions = demo.page.locator("[data-testid=answering]:not([hidden])");
+    expect(await questions.count()).toBe(0);
+    const [waited, again] = [{ ...turn("t2", "m2"), by: person("u2") }, { ...turn("t3", "m2"), attempt: 2, retry_of: "t2" }];
+    demo.server.events(
+      added(6, prompt("m3", 6, "Me too\n\n".repeat(40), "u3")),
+      completed(7, "t1", answer("t1", 2, "Because everything moved.")),
+      started(8, waited),
+      delta(9, "t2", "Galileo. ".repeat(400)),
+    );
+    const words = "answering Ben: And who saw them first?";
+    await questions.getByText(words).waitFor();
+    demo.server.events(ended(10, "t2", "user", answer("t2", 8, "Galileo. ".repeat(400), "partial")), started(11, again));
+    await expect.poll(() => questions.allTextContents()).toEqual([words, words]);
+    const retried = demo.page.locator('[data-message-id="r-t3"]');
+    expect(await retried.getByTestId("asked-by").textContent()).toBe("asked by Ada");
+    expect(await violations(demo.page)).toEqual([]);
+    await screenshot(demo.page, "answering");
+    await retried.getByRole("button", { name: words }).focus();
+    await demo.page.keyboard.press("Enter");
+    const question = demo.page.locator('[data-message-id="m2"]');
+    const isVisited = (): Promise<boolean> =>
+      question.evaluate((element) => {
+        const { top, bottom } = element.getBoundingClientRect();
+        return element === document.activeElement && top > 0 && bottom < innerHeight;
+      });
+    expect(await isVisited()).toBe(true);
+    demo.server.events(delta(12, "t3", "Simon Marius, too."));
+    await demo.page.getByText("Simon Marius, too.").waitFor();
+    expect(await isVisited()).toBe(true);
+    await screenshot(demo.page, "answering-visited");
   });
 
   it("shows why a turn failed", async () => {
