@@ -14,6 +14,8 @@ use crate::model::{
 
 /// Events that one statement of a replay reads at most.
 const STRIDE: usize = 512;
+/// What an event counts on a page beside its body, in bytes.
+pub(super) const RECORD_COST: usize = 24;
 
 /// Statements on one consistent state of a database. Seqs and counts are the database's own signed numbers.
 pub(super) trait Snapshot: Send {
@@ -40,8 +42,15 @@ pub(super) trait Snapshot: Send {
     ) -> impl Future<Output = Result<Vec<(i64, String, String)>>> + Send;
     /// For each prompt its newest turn, if that has ended.
     fn ended(&mut self, key: i64, prompts: Vec<String>) -> impl Future<Output = Result<Vec<Turn>>> + Send;
-    /// Events after a seq in order, without the deltas of turns that have ended.
-    fn records(&mut self, key: i64, after: i64, limit: i64) -> impl Future<Output = Result<Vec<Record>>> + Send;
+    /// Events after a seq in order, without the deltas of turns that have ended: at most `limit`, and none before which
+    /// there are `bytes` of them, each with its [`RECORD_COST`].
+    fn records(
+        &mut self,
+        key: i64,
+        after: i64,
+        limit: i64,
+        bytes: i64,
+    ) -> impl Future<Output = Result<Vec<Record>>> + Send;
     /// A turn of any status.
     fn turn(&mut self, turn_id: &str) -> impl Future<Output = Result<Option<Turn>>> + Send;
     /// The text of a message.
@@ -208,16 +217,14 @@ async fn read_stretch(db: &mut impl Snapshot, session: &Session, after: u64, byt
     let mut stretch = Stretch { from: after, upto: after, ..Stretch::default() };
     let mut size = 0;
     loop {
-        let found = db.records(session.key, signed(stretch.upto), signed(STRIDE)).await?;
+        let found = db.records(session.key, signed(stretch.upto), signed(STRIDE), signed(bytes - size)).await?;
         let all = found.len() < STRIDE;
-        for record in found {
-            size += record.body.len() + 24;
-            stretch.upto = record.seq;
-            stretch.records.push(record);
-            if size >= bytes {
-                stretch.complete = stretch.upto == session.last_seq;
-                return Ok(stretch);
-            }
+        size += found.iter().map(|record| record.body.len() + RECORD_COST).sum::<usize>();
+        stretch.upto = found.last().map_or(stretch.upto, |record| record.seq);
+        stretch.records.extend(found);
+        if size >= bytes {
+            stretch.complete = stretch.upto == session.last_seq;
+            return Ok(stretch);
         }
         if all {
             stretch.upto = session.last_seq;

@@ -183,11 +183,22 @@ pub(crate) async fn a_replay_comes_in_pages_by_bytes(world: &World) {
     }
     assert_eq!(all, (1..=700).collect::<Vec<_>>());
     assert!(pages > 5, "{pages}");
+    // A page ends with the event that fills it, however long those are that follow.
+    for id in ["long 1", "long 2", "long 3"] {
+        world.op(S, note(id, &"y".repeat(100_000))).await.unwrap();
+    }
+    let lengths = async |after, bytes| {
+        let page = stretch(world, after, bytes).await;
+        (page.records.len(), page.upto, page.complete)
+    };
+    assert_eq!(lengths(690, 64 * 1024).await, (11, 701, false));
+    assert_eq!(lengths(701, 64 * 1024).await, (1, 702, false));
+    assert_eq!(lengths(702, 64 * 1024).await, (1, 703, true));
     let one = stretch(world, 0, 1).await;
     assert_eq!((one.records.len(), one.upto, one.complete), (1, 1, false), "always at least one");
     let epoch = world.cut(S, None).await.epoch;
     assert!(world.store.stretch(S, "another", 0, 1).await.unwrap().is_none());
-    assert!(world.store.stretch(S, &epoch, 701, 1).await.unwrap().is_none(), "ahead of the log");
+    assert!(world.store.stretch(S, &epoch, 704, 1).await.unwrap().is_none(), "ahead of the log");
     assert!(world.store.stretch("nobody", &epoch, 0, 1).await.unwrap().is_none());
 }
 

@@ -42,6 +42,12 @@ use crate::{
     model::{Message, Node, Person, machine::Session},
 };
 
+/// What a connection may keep of the file, as SQLite counts it: KiB below zero. A reader drops it all whenever something
+/// was written since it last looked, and the system keeps the file anyway.
+const CACHE: &str = "-2000";
+/// The same for the one that writes, which meets the same pages again and again.
+const WRITER_CACHE: &str = "-32000";
+
 /// How a database file is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -82,10 +88,11 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5))
             .pragma("wal_autocheckpoint", "16000")
-            .pragma("cache_size", "-32000")
+            .pragma("cache_size", CACHE)
             .pragma("temp_store", "memory")
             .disable_statement_logging();
-        let writer = writer::Writer::open(connect.clone(), &path, options.migrate).await?;
+        let writer = connect.clone().pragma("cache_size", WRITER_CACHE);
+        let writer = writer::Writer::open(writer, &path, options.migrate).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers.max(1))
             .acquire_timeout(Duration::from_secs(5))

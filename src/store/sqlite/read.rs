@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection, SqlitePool, Transaction
 
 use super::super::{
     AtWork, Error, ListQuery, LostTurn, Pick, Record, Result, Waiting,
-    read::{Snapshot, epoch_of},
+    read::{RECORD_COST, Snapshot, epoch_of},
     rows::{self, NodeRow, RecordRow, SessionRow, signed, unsigned},
 };
 use crate::model::{Node, Person, Turn, machine::Session};
@@ -119,16 +119,24 @@ impl Snapshot for Reader<'_> {
         self.turns(sqlx::query_scalar(sql).bind(prompts).bind(key), "reading how turns ended").await
     }
 
-    async fn records(&mut self, key: i64, after: i64, limit: i64) -> Result<Vec<Record>> {
+    async fn records(&mut self, key: i64, after: i64, limit: i64, bytes: i64) -> Result<Vec<Record>> {
+        // Only the sizes are read of what does not fit.
         let found: Vec<RecordRow> = sqlx::query_as(
-            "SELECT e.seq, e.kind, e.turn_id, e.body FROM events e
-             WHERE e.session_key = ? AND e.seq > ? AND NOT (e.kind = 'turn_delta' AND EXISTS (
-                 SELECT 1 FROM turns t WHERE t.id = e.turn_id AND t.ended_at IS NOT NULL))
-             ORDER BY e.seq LIMIT ?",
+            "SELECT e.seq, e.kind, e.turn_id, e.body FROM (
+                 SELECT seq, sum(cost) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - cost AS ahead FROM (
+                     SELECT e.seq, octet_length(e.body) + ?5 AS cost FROM events e
+                     WHERE e.session_key = ?1 AND e.seq > ?2 AND NOT (e.kind = 'turn_delta' AND EXISTS (
+                         SELECT 1 FROM turns t WHERE t.id = e.turn_id AND t.ended_at IS NOT NULL))
+                     ORDER BY e.seq LIMIT ?3) costs) sized
+             CROSS JOIN events e
+             WHERE e.session_key = ?1 AND e.seq > ?2 AND e.seq = sized.seq AND sized.ahead < ?4
+             ORDER BY e.seq",
         )
         .bind(key)
         .bind(after)
         .bind(limit)
+        .bind(bytes)
+        .bind(signed(RECORD_COST))
         .fetch_all(&mut *self.0)
         .await
         .map_err(Error::while_doing("reading a log"))?;
