@@ -143,7 +143,7 @@ impl Snapshot for Reader<'_> {
         let found: Vec<RecordRow> = sqlx::query_as(
             "SELECT e.seq, e.kind, e.turn_id, e.body FROM (
                  SELECT seq, sum(cost) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - cost AS ahead FROM (
-                     SELECT e.seq, octet_length(e.body) + $5 AS cost FROM events e
+                     SELECT e.seq, octet_length(e.body) + $5::bigint::int AS cost FROM events e
                      WHERE e.session_key = $1 AND e.seq > $2 AND NOT (e.kind = 'turn_delta' AND EXISTS (
                          SELECT 1 FROM turns t WHERE t.id = e.turn_id AND t.ended_at IS NOT NULL))
                      ORDER BY e.seq LIMIT $3) costs) sized
