@@ -128,8 +128,8 @@ impl Channel for SessionChannel {
         let answer = match event {
             "send" => self.send(cx, asker, text).await,
             "cancel" => self.cancel(cx, asker, text),
-            "retry" => self.retry(cx, asker, text),
-            "update" => self.update(cx, asker, text),
+            "retry" => self.retry(cx, asker, text).await,
+            "update" => self.update(cx, asker, text).await,
             "history" => self.history(cx, text).await,
             "broadcast" => broadcast(cx, &asker.person, text),
             "presence" => self.shown.replace(&asker.person, text).map(done),
@@ -194,17 +194,15 @@ impl SessionChannel {
         Ok(answer_later(&self.shared.tasks, cx, async move { sessions.cancel(&session, asker, turn_id).await }))
     }
 
-    fn retry(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
+    async fn retry(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
         let TurnId { turn_id } = fields(text)?;
-        let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
-        Ok(answer_later(&self.shared.tasks, cx, async move { sessions.retry(&session, asker, turn_id).await }))
+        let pending = self.shared.sessions.retry(id(cx), asker, turn_id).await?;
+        Ok(answer_later(&self.shared.tasks, cx, pending))
     }
 
-    fn update(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
-        let update = Update::parse(text)?;
-        let (sessions, session) = (self.shared.sessions.clone(), id(cx).to_owned());
-        let answer = async move { sessions.update(&session, asker, update).await.map(|()| Map::new()) };
-        Ok(answer_later(&self.shared.tasks, cx, answer))
+    async fn update(&self, cx: &Context, asker: Asker, text: &str) -> Result<Next, Error> {
+        let pending = self.shared.sessions.update(id(cx), asker, Update::parse(text)?).await;
+        Ok(answer_later(&self.shared.tasks, cx, async move { pending.await.map(|()| Map::new()) }))
     }
 
     async fn history(&self, cx: &Context, text: &str) -> Result<Next, Error> {

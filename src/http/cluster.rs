@@ -17,6 +17,7 @@ use crate::{
     auth::Access,
     channels::announce,
     ids,
+    protocol::compacted,
     session::{Error, NodeList, fields},
     transport::Disconnected,
 };
@@ -72,7 +73,7 @@ pub(super) async fn broadcast(State(api): State<Api>, who: Who, body: Body) -> A
     who.may_on(&topic, Access::Admin)?;
     api.is_open(&topic)?;
     let nothing = || RawValue::from_string("{}".to_owned()).unwrap_or_default();
-    announce(api.host.pubsub(), who.person(), &topic, &event, payload.unwrap_or_else(nothing))?;
+    announce(api.host.pubsub(), who.person(), &topic, &event, payload.map_or_else(nothing, compacted))?;
     Ok(json("{}".to_owned()))
 }
 

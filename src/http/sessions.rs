@@ -126,7 +126,7 @@ pub(super) async fn look(State(api): State<Api>, who: Who, Segments(id): Segment
 pub(super) async fn update(State(api): State<Api>, who: Who, Segments(id): Segments<String>, body: Body) -> Answer {
     let asker = who.asks(&id)?;
     let update = Update::parse(&text(body)?)?;
-    within(api.sessions.update(&id, asker, update)).await?;
+    within(async { api.sessions.update(&id, asker, update).await.await }).await?;
     Ok(json(within(api.sessions.look(&id)).await?))
 }
 
@@ -274,6 +274,6 @@ pub(super) async fn retry(
     Segments((id, turn)): Segments<(String, String)>,
 ) -> Answer {
     let asker = who.asks(&id)?;
-    let answer = within(api.sessions.retry(&id, asker, turn)).await?;
+    let answer = within(async { api.sessions.retry(&id, asker, turn).await?.await }).await?;
     Ok((StatusCode::ACCEPTED, json(as_json(&answer)?)).into_response())
 }

@@ -346,6 +346,16 @@ impl Inner {
 
     /// Writes an item and waits; what refused or prevented it becomes the answer's error.
     async fn write(&self, session: &Arc<str>, op: Op) -> Result<Applied, Error> {
-        self.log.write(self.item(session, op)).await.map_err(Error::from)?.map_err(Error::from)
+        self.submit(session, op).await.await
+    }
+
+    /// The same in two steps: the future that this yields, once the item has its place in the log's order, waits.
+    async fn submit(
+        &self,
+        session: &Arc<str>,
+        op: Op,
+    ) -> impl Future<Output = Result<Applied, Error>> + std::marker::Send + use<> {
+        let pending = self.log.submit(self.item(session, op)).await;
+        async move { pending.answer().await.map_err(Error::from)?.map_err(Error::from) }
     }
 }

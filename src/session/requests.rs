@@ -17,7 +17,7 @@ use crate::{
         EndReason, Part, PartKind, TurnStatus,
         machine::{Applied, Asker, Done, NewTurn, Op, WhenBusy},
     },
-    protocol::{complaint, strict},
+    protocol::{compacted, complaint, strict},
 };
 
 /// A cancel is answered at latest this long after its intent was durable.
@@ -226,7 +226,7 @@ impl PartFields {
         if self.text.is_none() && self.value.is_none() {
             return Err(Error::Invalid(format!("a part of kind {} needs \"value\" or \"text\"", self.kind)));
         }
-        Ok(Part { kind, text: self.text, value: self.value })
+        Ok(Part { kind, text: self.text, value: self.value.map(compacted) })
     }
 }
 
@@ -272,7 +272,8 @@ impl Update {
         {
             return Err(Error::TooLarge(format!("title is longer than {MAX_TITLE} characters; shorten it")));
         }
-        if let Some(metadata) = &fields.metadata {
+        let metadata = fields.metadata.map(compacted);
+        if let Some(metadata) = &metadata {
             if !metadata.get().starts_with('{') {
                 return Err(Error::Invalid("metadata must be a JSON object".to_owned()));
             }
@@ -281,7 +282,7 @@ impl Update {
             }
         }
         let max_running = fields.max_running.map(slots).transpose()?;
-        Ok(Self { title: fields.title, metadata: fields.metadata, max_running })
+        Ok(Self { title: fields.title, metadata, max_running })
     }
 }
 
@@ -335,9 +336,9 @@ impl Sessions {
             max_queue: inner.options.max_queue,
             asker,
         };
-        let pending = inner.log.submit(inner.item(&Arc::from(session), op)).await;
+        let pending = inner.submit(&Arc::from(session), op).await;
         Ok(async move {
-            let applied = pending.answer().await.map_err(Error::from)?.map_err(Error::from)?;
+            let applied = pending.await?;
             let Done::Sent { message_id, turn_id, seq, duplicate, interrupted } = applied.done else {
                 return Err(Error::Unavailable);
             };
@@ -348,21 +349,30 @@ impl Sessions {
         })
     }
 
-    /// Asks for another answer to the prompt of an ended turn.
+    /// Asks for another answer to the prompt of an ended turn. As with a send, the returned future is ready when the item
+    /// has its place, and what it yields when that is durable.
     ///
     /// # Errors
     /// As the contract lists them for `retry`.
-    pub async fn retry(&self, session: &str, asker: Asker, turn_id: String) -> Result<RetryAnswer, Error> {
+    pub async fn retry(
+        &self,
+        session: &str,
+        asker: Asker,
+        turn_id: String,
+    ) -> Result<impl Future<Output = Result<RetryAnswer, Error>> + std::marker::Send + use<>, Error> {
         if self.is_draining() {
             return Err(Error::Draining);
         }
         check_turn(&turn_id)?;
         let turn = NewTurn { id: ids::fresh(), reply_id: ids::fresh(), agent: String::new() };
         let op = Op::Retry { turn_id, turn, max_queue: self.inner.options.max_queue, asker };
-        match self.inner.write(&Arc::from(session), op).await?.done {
-            Done::Retried { turn_id, attempt, duplicate } => Ok(RetryAnswer { turn_id, attempt, duplicate }),
-            _ => Err(Error::Unavailable),
-        }
+        let pending = self.inner.submit(&Arc::from(session), op).await;
+        Ok(async move {
+            match pending.await?.done {
+                Done::Retried { turn_id, attempt, duplicate } => Ok(RetryAnswer { turn_id, attempt, duplicate }),
+                _ => Err(Error::Unavailable),
+            }
+        })
     }
 
     /// Cancels a turn and waits until it has ended, at most seven seconds after the intent was durable. Works on a
@@ -414,14 +424,18 @@ impl Sessions {
         }
     }
 
-    /// Changes title, metadata or slots.
-    ///
-    /// # Errors
-    /// As the contract lists them for `update`.
-    pub async fn update(&self, session: &str, asker: Asker, update: Update) -> Result<(), Error> {
+    /// Changes title, metadata or slots. The future that this yields, once the change has its place in the log's order,
+    /// is ready when it is durable; it has the errors that the contract lists for `update`.
+    pub async fn update(
+        &self,
+        session: &str,
+        asker: Asker,
+        update: Update,
+    ) -> impl Future<Output = Result<(), Error>> + std::marker::Send + use<> {
         let Update { title, metadata, max_running } = update;
         let op = Op::Update { title, metadata, max_running, asker };
-        self.inner.write(&Arc::from(session), op).await.map(drop)
+        let pending = self.inner.submit(&Arc::from(session), op).await;
+        async move { pending.await.map(drop) }
     }
 
     /// Makes a session. With `must_be_new`, one that is there already is a conflict.
@@ -487,7 +501,7 @@ mod tests {
         assert!(Send::parse(r#"{"text":"hi","unknown":1}"#).unwrap().answer);
         let parts = r#"{"parts":[{"kind":"text","text":"a"},{"kind":"data","value":{"b": 1.50}}]}"#;
         let send = Send::parse(parts).unwrap();
-        assert_eq!(send.parts.0[1].value.as_ref().unwrap().get(), r#"{"b": 1.50}"#);
+        assert_eq!(send.parts.0[1].value.as_ref().unwrap().get(), r#"{"b":1.50}"#, "compact, and no number changed");
         for bad in [
             "[]",
             "null",

@@ -6,6 +6,7 @@ use rejoin::{
     agent::Output,
     model::{PartKind, Person},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -555,4 +556,41 @@ async fn a_server_that_drains_takes_no_turns_but_lets_people_read_and_cancel() {
     assert_eq!(http.post(&cancel, &json!({})).await.ok(200)["outcome"], "cancelled");
     turn.dropped().await;
     within("the end", stopping).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_of_one_channel_take_effect_in_the_order_in_which_they_came() {
+    let (server, _script) = TestServer::start().await;
+    let mut ada = SessionClient::join(&server.ws("ada"), "s").await;
+    let mut asked = Vec::new();
+    for n in 0..20 {
+        asked.push(ada.push("update", json!({ "title": format!("t{n}") })).await);
+        asked.push(ada.push("send", json!({ "text": format!("m{n}"), "answer": false })).await);
+    }
+    for reference in &asked {
+        assert_eq!(ada.answer(reference).await.0, "ok");
+    }
+    ada.until("all of it", |ada| ada.view.last_seq == 40).await;
+    let told = |event: &Value| match event["type"].as_str().unwrap() {
+        "session_updated" => event["data"]["title"].clone(),
+        _ => event["data"]["message"]["parts"][0]["text"].clone(),
+    };
+    let order: Vec<_> = ada.events.iter().map(told).collect();
+    let expected: Vec<_> = (0..20).flat_map(|n| [json!(format!("t{n}")), json!(format!("m{n}"))]).collect();
+    assert_eq!(order, expected);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn json_of_users_is_kept_without_blanks_however_it_comes() {
+    let (server, _script) = TestServer::start().await;
+    let (http, mut ada) = (Http::new(&server.http("/")), SessionClient::join(&server.ws("ada"), "s").await);
+    let body = r#"{"id":"w1","answer":false,"parts":[{"kind":"data","value":{"a": 1.0,
+        "b": " x "}}]}"#;
+    let (path, json_type) = ("/api/sessions/s/messages?user_id=ada&name=ada", ("content-type", "application/json"));
+    http.ask(Method::POST, path, &[json_type], body.to_owned()).await.ok(202);
+    let value = json!({ "a": 1.0, "b": " x " });
+    let send = json!({ "id": "w1", "answer": false, "parts": [{ "kind": "data", "value": value }] });
+    assert_eq!(ada.ok("send", send).await["duplicate"], true);
+    server.stop().await;
 }

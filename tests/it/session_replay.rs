@@ -99,8 +99,9 @@ async fn a_cursor_is_honoured_up_to_five_thousand_events_and_trimmed_beyond() {
     let sessions = server.server.sessions();
     let asker = Asker { person: Person { id: "ada".to_owned(), name: "ada".to_owned() }, admin: true };
     for _ in 0..10 {
-        let updates =
-            (0..500).map(|_| sessions.update("s", asker.clone(), Update { max_running: Some(1), ..Update::default() }));
+        let updates = (0..500).map(async |_| {
+            sessions.update("s", asker.clone(), Update { max_running: Some(1), ..Update::default() }).await.await
+        });
         for done in join_all(updates).await {
             done.unwrap();
         }
