@@ -46,6 +46,7 @@ async fn answered(server: &TestServer, path: &str) -> BTreeSet<String> {
     let asked = client.request(Method::from_bytes(b"QUERY").unwrap(), server.http(path)).send();
     let answer = within("an answer", asked).await.unwrap();
     assert_eq!(answer.status(), 405, "{path}");
+    assert_eq!(answer.headers()["cache-control"], "no-store", "{path}");
     assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
     let methods = answer.headers()["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
     // Whoever answers GET answers HEAD.
